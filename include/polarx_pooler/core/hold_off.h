@@ -1,0 +1,46 @@
+// After a failed connect: when to try again, and what to say until then; owned by the main thread.
+#pragma once
+
+#include "polarx_pooler/core/status.h"
+#include "polarx_pooler/core/time.h"
+
+namespace polarx {
+
+// Which neighbours a failure concerns.
+enum class FailureScope {
+  kNode,  // refused, unreachable, silent, starting up, too many clients: every pool of the node
+  kPool,  // wrong password, no such database, no right: that pool alone
+};
+
+// By the SQLSTATE of a failed connect.
+FailureScope ScopeOfFailure(const std::string& sqlstate);
+
+class HoldOff {
+ public:
+  // From kFirstDelay, doubled with each failure in a row up to kLongestDelay, less up to a quarter.
+  static constexpr Duration kFirstDelay = std::chrono::milliseconds(100);
+  static constexpr Duration kLongestDelay = std::chrono::seconds(5);
+
+  bool active() const { return failures_ > 0; }
+  // May a connect be tried at `now`? While active, one at a time is for the caller to see to.
+  bool Permits(TimePoint now) const { return !active() || now >= retry_at_; }
+  TimePoint retry_at() const { return retry_at_; }  // meaningful while active
+  const Status& status() const { return status_; }  // the last failure; kept after it ended
+  TimePoint failed_at() const { return failed_at_; }
+
+  // `jitter` in [0, 1). True: this is a change from well to ill.
+  bool Fail(const Status& status, TimePoint now, double jitter);
+  // True: this is a change from ill to well.
+  bool Clear();
+
+  // The status for a request that is turned away meanwhile: says when the next attempt is.
+  Status Refusal(TimePoint now) const;
+
+ private:
+  int failures_ = 0;
+  TimePoint retry_at_{};
+  TimePoint failed_at_{};
+  Status status_;
+};
+
+}  // namespace polarx

@@ -1,0 +1,96 @@
+// A pool with its slots, and the node that it belongs to; owned by the main thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <list>
+#include <string>
+#include <vector>
+
+#include "polarx_pooler/core/histogram.h"
+#include "polarx_pooler/core/hold_off.h"
+#include "polarx_pooler/core/node.h"
+#include "polarx_pooler/core/policy.h"
+#include "polarx_pooler/core/slot.h"
+
+namespace polarx {
+
+using PoolId = std::uint64_t;
+
+struct Node;
+struct Ticket;
+
+struct PoolCounters {
+  std::uint64_t acquired = 0;  // leases
+  std::uint64_t hits = 0;      // leases that were served at once
+  std::uint64_t connects = 0;
+  std::uint64_t connect_failures = 0;
+  std::uint64_t rejected = 0;  // requests turned away because the pool was full
+  std::uint64_t closed_idle = 0;
+  std::uint64_t closed_lifetime = 0;
+  std::uint64_t closed_memory = 0;
+  std::uint64_t closed_error = 0;
+};
+
+class Pool {
+ public:
+  Pool(PoolId id, Node* node, const MappingDefinition& mapping);
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // A new slot, connecting.
+  Slot* AddSlot(SlotId id, TimePoint now);
+  // The only place where a slot changes its state. It goes to the front of the new list.
+  void Move(Slot* slot, SlotState to, TimePoint now);
+  // Forgets a closing slot.
+  void Remove(Slot* slot);
+
+  int count(SlotState state) const { return static_cast<int>(list(state).size()); }
+  std::list<Slot>& list(SlotState state) { return lists_[static_cast<int>(state)]; }
+  const std::list<Slot>& list(SlotState state) const { return lists_[static_cast<int>(state)]; }
+  int total() const { return total_; }
+  Sizes sizes() const;
+  bool InUse(TimePoint now, std::chrono::seconds keepalive) const;
+
+  const PoolId id;
+  Node* const node;
+  const Options options;  // with the node, the pool's identity
+  const std::string remote_user;
+  const std::string remote_database;
+
+  std::vector<std::string> mapped_roles;
+  bool obsolete = false;    // no mapping leads here any more
+  bool dirty = false;       // PoolBook: stands in the list of pools to look at
+  bool ever_acquired = false;
+  TimePoint last_acquired{};
+  std::list<Ticket*> queue;  // oldest first
+  int impatient = 0;         // tickets in the queue without queue_timeout
+  HoldOff hold_off;
+  PoolCounters counters;
+  Histogram acquire_time;
+  Histogram hold_time;
+  PoolCounters printed_counters;   // as of the last stat line
+  Histogram printed_acquire_time;
+
+ private:
+  std::array<std::list<Slot>, kSlotStates> lists_;
+  int total_ = 0;
+};
+
+// A datanode with what all its pools share.
+struct Node {
+  NodeDefinition definition;
+  bool obsolete = false;  // gone from the catalog
+  std::vector<Pool*> pools;
+  HoldOff hold_off;
+  bool known_up = false;  // a connect or ping succeeded since the last failure
+  int waiting = 0;        // tickets in the queues of its pools
+  double ping_ms = -1;    // of the last successful ping; -1: none
+  // Minima are not refilled until then: tickets had to wait for room.
+  TimePoint fill_blocked_until{};
+
+  int count(SlotState state) const;
+  int total() const;
+};
+
+}  // namespace polarx

@@ -1,0 +1,187 @@
+// The book-keeping of all pools: who holds what, who waits, what is opened and closed. Decides
+// everything and does nothing itself: what is to be done goes to PoolActions. Owned by the main
+// thread; time is an argument.
+//
+// Events come in during a turn (Request, Release, OnConnected …); EndTurn draws the conclusions:
+// tickets are served oldest first, missing slots opened, hopeless tickets rejected, minima refilled.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "polarx_pooler/core/pool.h"
+#include "polarx_pooler/core/settings.h"
+#include "polarx_pooler/core/stat_line.h"
+#include "polarx_pooler/core/status.h"
+
+namespace polarx {
+
+using TicketId = std::uint64_t;  // ascending in order of arrival
+
+struct MappingEntry {
+  MappingDefinition definition;  // its options live in the pool
+  Pool* pool = nullptr;          // null where the status is not ok
+};
+
+// A request on its way; it stands in the queue of every pool that it wants.
+struct Ticket {
+  struct Want {
+    NodeId node = 0;
+    RoleId role = 0;
+    Pool* pool = nullptr;
+    bool restricted = true;  // the slot's connection must have used its password
+    std::list<Ticket*>::iterator place;
+  };
+  TicketId id = 0;
+  SessionId session = 0;
+  std::uint32_t request = 0;  // the session's own number
+  TimePoint arrived_at{};
+  TimePoint deadline = kNever;  // of queue_timeout
+  bool patient = false;         // has a queue_timeout
+  bool waited = false;          // could not be served in the turn it came
+  std::vector<Want> wants;
+};
+
+// What the book-keeping has done by others. Results come back as events.
+class PoolActions {
+ public:
+  virtual ~PoolActions() = default;
+  virtual void Connect(Slot* slot) = 0;            // -> OnConnected, OnConnectFailed
+  virtual void Warm(Slot* slot) = 0;               // -> OnReady
+  virtual bool LooksAlive(const Slot& slot) = 0;   // one non-blocking peek at an idle slot
+  virtual void Reset(Slot* slot, protocol::ReleaseKind kind) = 0;  // -> OnReady, OnBroken
+  virtual void Close(Slot* slot) = 0;              // -> OnClosed
+  virtual void Grant(const Ticket& ticket, std::span<Slot* const> slots) = 0;
+  virtual void Reject(const Ticket& ticket, const Status& status) = 0;
+  virtual int SessionPid(SessionId session) = 0;   // for messages
+  virtual void Log(const std::string& message, const std::string& detail) = 0;
+};
+
+class PoolBook {
+ public:
+  PoolBook(PoolActions* actions, const Settings& settings, std::uint64_t seed);
+  ~PoolBook();
+
+  // --- what pools there are -------------------------------------------------------------------
+  void Apply(const Settings& settings, TimePoint now);
+  void SetCatalog(std::vector<NodeDefinition> nodes, std::vector<MappingDefinition> mappings,
+                  TimePoint now);
+  // `node`: its server, null if there is none.
+  void AddMapping(const NodeDefinition* node, MappingDefinition mapping, TimePoint now);
+  // Null: not known yet (ask, then AddMapping).
+  const MappingEntry* FindMapping(NodeId node, RoleId role) const;
+  Node* FindNode(NodeId node);
+
+  // --- sessions -------------------------------------------------------------------------------
+  // All mappings must be known, all nodes different. The answer is Grant or Reject, at the earliest
+  // in EndTurn.
+  void Request(SessionId session, std::uint32_t request,
+               std::span<const protocol::Wanted> wanted, Duration queue_timeout, TimePoint now);
+  // Gives up a waiting request; false: there is none of that number.
+  bool Withdraw(SessionId session, std::uint32_t request);
+  // False: that session has no such lease. `cause` other than kNone: close it for that reason.
+  bool Release(SessionId session, LeaseId lease, protocol::ReleaseKind kind, TimePoint now);
+  // Takes a lease back that its session never saw: it needs no reset.
+  bool Return(SessionId session, LeaseId lease, TimePoint now);
+  Slot* FindLease(LeaseId lease);
+
+  // --- slots ----------------------------------------------------------------------------------
+  Slot* FindSlot(SlotId slot);  // null: gone
+  void OnConnected(Slot* slot, TimePoint now);
+  void OnConnectFailed(Slot* slot, const Status& status, TimePoint now);
+  void OnReady(Slot* slot, TimePoint now);  // warmed or reset
+  // The datanode hung up, or did not do as told. A leased slot is closed when it comes back.
+  void OnBroken(Slot* slot, const std::string& why, TimePoint now);
+  void OnClosed(Slot* slot, bool timed_out, TimePoint now);
+  void OnPing(NodeId node, bool up, double milliseconds, const Status& status, TimePoint now);
+
+  // --- operation ------------------------------------------------------------------------------
+  // node 0: all; remote_user "": all. How many slots were closed or marked.
+  int Clean(NodeId node, const std::string& remote_user, TimePoint now);
+  // An idle slot of the pool to be used for a ping, moved to checking; null: none. -> OnReady.
+  Slot* TakeForPing(Pool* pool, TimePoint now);
+
+  // --- time -----------------------------------------------------------------------------------
+  void EndTurn(TimePoint now);
+  void Maintain(TimePoint now);    // at the interval of pool_maintenance_timeout
+  TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
+
+  // --- to be looked at ------------------------------------------------------------------------
+  const std::map<NodeId, std::unique_ptr<Node>>& nodes() const { return nodes_; }
+  const std::map<PoolId, std::unique_ptr<Pool>>& pools() const { return pools_; }
+  std::map<PoolId, std::unique_ptr<Pool>>& pools() { return pools_; }
+  const RequestCounters& counters() const { return counters_; }
+  const Ticket* TicketOf(SessionId session) const;
+  Limits LimitsOf(const Node& node) const;
+  const Settings& settings() const { return settings_; }
+
+ private:
+  using MappingKey = std::pair<NodeId, RoleId>;
+
+  Node* Define(const NodeDefinition& definition);
+  Pool* PoolFor(Node* node, const MappingDefinition& mapping);
+  void Retire(Pool* pool, TimePoint now);
+  void Rebind(TimePoint now);
+  void DropEmpty();
+  void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
+
+  void MarkDirty(Pool* pool);
+  void MarkNode(Node* node);
+  void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
+  void Settle(Slot* slot, TimePoint now);
+  double Jitter() { return std::uniform_real_distribution<double>(0, 1)(random_); }
+
+  void Enqueue(Ticket* ticket, Ticket::Want* want);
+  void Leave(Ticket* ticket);
+  void Discard(Ticket* ticket);
+  void RejectTicket(Ticket* ticket, const Status& status);
+  void ExpireTickets(TimePoint now);
+  void WakeSleepers(TimePoint now);
+  void Serve(Pool* pool, TimePoint now);
+  bool MustYield(const Pool& pool, const Ticket& ticket) const;
+  Slot* LiveIdle(Pool* pool, TimePoint now);
+  bool TryGrant(Ticket* ticket, TimePoint now);
+  void Hand(Slot* slot, const Ticket& ticket, TimePoint now);
+  bool CanOpen(const Pool& pool, TimePoint now) const;
+  void Open(Pool* pool, TimePoint now);
+  void OpenForTickets(Pool* pool, TimePoint now);
+  bool Evict(Pool* beneficiary, TimePoint now);
+  void BlockFill(Node* node, TimePoint now);
+  void RejectHopeless(Pool* pool, TimePoint now);
+  bool Fill(Pool* pool, TimePoint now);
+  Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
+  void Fail(Pool* pool, const Status& status, TimePoint now);
+  void FailNode(Node* node, const Status& status, TimePoint now);
+  void RecoverNode(Node* node);
+
+  PoolActions* const actions_;
+  Settings settings_;
+  std::minstd_rand random_;
+  std::map<NodeId, std::unique_ptr<Node>> nodes_;
+  std::map<PoolId, std::unique_ptr<Pool>> pools_;
+  std::map<std::pair<NodeId, Options>, Pool*> by_options_;  // pools that are not obsolete
+  std::map<MappingKey, MappingEntry> mappings_;
+  std::unordered_map<SlotId, Slot*> slots_;
+  std::unordered_map<LeaseId, Slot*> leases_;
+  std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
+  std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
+  std::set<std::pair<TimePoint, TicketId>> deadlines_;
+  std::set<std::pair<TimePoint, PoolId>> sleepers_;  // pools to be looked at again then
+  std::vector<Pool*> dirty_;
+  bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
+  RequestCounters counters_;
+  PoolId next_pool_ = 1;
+  SlotId next_slot_ = 1;
+  LeaseId next_lease_ = 1;
+  TicketId next_ticket_ = 1;
+};
+
+}  // namespace polarx

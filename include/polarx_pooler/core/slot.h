@@ -1,0 +1,67 @@
+// One datanode connection of a pool, as the book-keeping sees it; owned by the main thread.
+#pragma once
+
+#include <cstdint>
+#include <list>
+
+#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
+
+namespace polarx {
+
+using SlotId = std::uint64_t;     // never used twice in a worker's life
+using LeaseId = std::uint64_t;    // one for every hand-out, never used twice; 0: none
+using SessionId = std::uint64_t;  // never used twice in a worker's life; 0: none
+
+// A state is the list of its pool that the slot is in; Pool::Move alone changes both.
+enum class SlotState : std::uint8_t {
+  kConnecting,
+  kWarming,
+  kIdle,
+  kLeased,
+  kResetting,
+  kChecking,
+  kClosing,
+};
+inline constexpr int kSlotStates = 7;
+const char* SlotStateName(SlotState state);
+
+enum class CloseReason : std::uint8_t {
+  kNone,      // stays
+  kIdle,      // unused for pool_conn_keepalive, or given up for another pool of the node
+  kLifetime,  // older than pool_session_max_lifetime
+  kMemory,    // above pool_session_memory_limit
+  kError,     // broken, failed to reset, or left in an unknown state
+  kObsolete,  // its node or mapping changed
+  kCleaned,   // clean() asked for it
+  kRequested, // its borrower asked for it
+};
+
+class Pool;
+
+struct Slot {
+  SlotId id = 0;
+  Pool* pool = nullptr;
+  SlotState state = SlotState::kConnecting;  // Pool::Move only
+  std::list<Slot>::iterator self;            // Pool::Move only
+
+  // The connection; set by the engine once it is open.
+  int thread = 0;   // worker thread that owns it
+  int socket = -1;  // valid from connected until it is closing
+  int remote_pid = 0;
+  bool password_used = false;
+  protocol::Parameters parameters;  // as the datanode last reported them
+
+  TimePoint created_at{};
+  TimePoint state_since{};
+  TimePoint idle_since{};    // last release or, before the first, opening
+  TimePoint expires_at = kNever;
+  std::uint64_t leases = 0;  // hand-outs so far
+  CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
+
+  // The lease; set while leased.
+  LeaseId lease = 0;
+  SessionId session = 0;
+};
+
+}  // namespace polarx

@@ -1,0 +1,56 @@
+// Hands values from one thread to another and wakes it; the first two of the three shared classes.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "polarx_pooler/engine/unique_fd.h"
+
+namespace polarx {
+
+// An eventfd. Signal: any thread. Clear: the thread that waits on fd().
+class Wakeup {
+ public:
+  Wakeup();  // asserts that the descriptor could be had: opened once at start
+  int fd() const { return fd_.get(); }
+  void Signal();
+  void Clear();
+
+ private:
+  UniqueFd fd_;
+};
+
+// Many senders, one receiver. The receiver is woken when the channel stops being empty, and takes
+// all there is in one go; values are handled outside the lock.
+template <typename T>
+class Channel {
+ public:
+  explicit Channel(Wakeup* wakeup) : wakeup_(wakeup) {}
+
+  void Send(T value) {
+    bool was_empty;
+    {
+      std::lock_guard lock(mutex_);
+      was_empty = values_.empty();
+      values_.push_back(std::move(value));
+    }
+    if (was_empty) {
+      wakeup_->Signal();
+    }
+  }
+
+  // Swaps the waiting values into `values`, which must be empty.
+  void Receive(std::vector<T>* values) {
+    std::lock_guard lock(mutex_);
+    values_.swap(*values);
+  }
+
+ private:
+  Wakeup* const wakeup_;  // constant after construction
+  std::mutex mutex_;
+  std::vector<T> values_;  // guarded by mutex_
+};
+
+}  // namespace polarx

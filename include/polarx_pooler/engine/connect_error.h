@@ -1,0 +1,19 @@
+// From libpq's words about a failed connect to a Status; pure functions over text.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "polarx_pooler/core/status.h"
+
+namespace polarx {
+
+// `text`: PQerrorMessage of a connection with verbosity VERBOSE, so that it carries the server's
+// SQLSTATE. Without one: 08001. The message is one line:
+// could not connect to datanode "dn1": <reason>
+Status ConnectErrorStatus(std::string_view node_name, std::string_view text);
+
+// libpq's text as one line: without its line ends, LOCATION lines and SQLSTATE.
+std::string OneLine(std::string_view text);
+
+}  // namespace polarx

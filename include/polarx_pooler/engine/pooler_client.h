@@ -1,0 +1,47 @@
+// The session's end of the socket to the pooler worker: frames out, frames and descriptors in, never
+// blocking; in a backend, on its only thread. Waiting is the caller's.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/engine/unique_fd.h"
+
+namespace polarx {
+
+struct ClientReply {
+  protocol::Reply reply;
+  std::vector<UniqueFd> fds;  // of a Granted: one a lease
+};
+
+class PoolerClient {
+ public:
+  // Connects to the Unix socket at `path` (relative to the working directory; < 108 bytes) and
+  // checks that the peer's process is `worker_pid` and its user our own. A Unix connect does not
+  // wait, save for a full backlog: then the status is 57P03 and the caller may try again.
+  static Result<std::optional<PoolerClient>> Connect(std::string_view path, int worker_pid);
+
+  int fd() const { return socket_.get(); }
+
+  // Queues the frame and sends what goes. An error: the pooler is gone.
+  Status Send(const protocol::Request& request);
+  bool HasUnsent() const { return !out_.empty(); }
+  Status Flush();
+
+  // Next reply that has come whole, if any. An error: the pooler is gone, or broke the protocol.
+  Result<std::optional<ClientReply>> Receive();
+
+ private:
+  Result<std::optional<ClientReply>> TakeReply(std::size_t length);
+
+  UniqueFd socket_;
+  std::string out_;
+  std::string in_;
+  std::vector<UniqueFd> in_fds_;
+};
+
+}  // namespace polarx

@@ -1,0 +1,39 @@
+// After a failed connect: when to try again, and what to say until then; on the main thread.
+#include "polarx_pooler/core/hold_off.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace polarx {
+
+FailureScope ScopeOfFailure(const std::string& sqlstate) {
+  // 08: connection trouble; 53: the server lacks something; 57: shutting down, starting up.
+  const std::string error_class = sqlstate.substr(0, 2);
+  return error_class == "08" || error_class == "53" || error_class == "57" ? FailureScope::kNode
+                                                                           : FailureScope::kPool;
+}
+
+bool HoldOff::Fail(const Status& status, TimePoint now, double jitter) {
+  const bool change = !active();
+  const int doublings = std::min(failures_, 16);
+  const Duration delay = std::min(kFirstDelay * (1 << doublings), kLongestDelay);
+  failures_ = std::min(failures_ + 1, 1000);
+  retry_at_ = now + delay - std::chrono::duration_cast<Duration>(delay * (jitter / 4));
+  failed_at_ = now;
+  status_ = status;
+  return change;
+}
+
+bool HoldOff::Clear() { return std::exchange(failures_, 0) > 0; }
+
+Status HoldOff::Refusal(TimePoint now) const {
+  const double seconds =
+      std::max(std::chrono::duration<double>(retry_at_ - now).count(), 0.0);
+  char when[80];
+  std::snprintf(when, sizeof(when), "The next attempt is in %.1f s.", seconds);
+  std::string detail = status_.detail();
+  detail += detail.empty() ? "" : " ";
+  return Status(status_.sqlstate(), status_.message(), detail + when, status_.hint());
+}
+
+}  // namespace polarx

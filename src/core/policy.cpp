@@ -1,0 +1,33 @@
+// How many connections a pool should have, and how long one lives; pure functions.
+#include "polarx_pooler/core/policy.h"
+
+#include <algorithm>
+
+namespace polarx {
+
+int SlotsToOpen(const Sizes& pool, const Limits& limits, int node_total, bool in_use) {
+  const int for_minimum =
+      std::min(limits.min_size - pool.total, limits.max_size / 2 - node_total);
+  int for_reserve = 0;
+  if (in_use) {
+    // Slots on their way back count: they will be idle without an opened connection.
+    const int reserve = pool.idle + pool.connecting + pool.resetting;
+    for_reserve = std::min(limits.min_free - reserve, limits.max_size - node_total);
+  }
+  return std::max({for_minimum, for_reserve, 0});
+}
+
+int SlotsToClose(const Sizes& pool, const Limits& limits, int unused, bool in_use) {
+  int surplus = std::min(unused, pool.total - limits.min_size);
+  if (in_use) {
+    surplus = std::min(surplus, pool.idle - limits.min_free);
+  }
+  return std::max(surplus, 0);
+}
+
+Duration JitteredLifetime(std::chrono::seconds lifetime, double jitter) {
+  const Duration whole = lifetime;
+  return whole - std::chrono::duration_cast<Duration>(whole * (jitter / 10));
+}
+
+}  // namespace polarx

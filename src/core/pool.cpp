@@ -1,0 +1,75 @@
+// A pool with its slots, and the node that it belongs to; on the main thread.
+#include "polarx_pooler/core/pool.h"
+
+#include <cassert>
+
+namespace polarx {
+
+const char* SlotStateName(SlotState state) {
+  static constexpr const char* kNames[kSlotStates] = {
+      "connecting", "warming", "idle", "leased", "resetting", "checking", "closing"};
+  return kNames[static_cast<int>(state)];
+}
+
+Pool::Pool(PoolId pool_id, Node* owner, const MappingDefinition& mapping)
+    : id(pool_id),
+      node(owner),
+      options(mapping.options),
+      remote_user(mapping.remote_user),
+      remote_database(mapping.remote_database) {}
+
+Slot* Pool::AddSlot(SlotId slot_id, TimePoint now) {
+  std::list<Slot>& connecting = list(SlotState::kConnecting);
+  connecting.emplace_front();
+  Slot* slot = &connecting.front();
+  slot->id = slot_id;
+  slot->pool = this;
+  slot->self = connecting.begin();
+  slot->created_at = slot->state_since = now;
+  ++total_;
+  return slot;
+}
+
+void Pool::Move(Slot* slot, SlotState to, TimePoint now) {
+  assert(slot->pool == this && slot->state != to);
+  assert(slot->state != SlotState::kClosing);
+  std::list<Slot>& target = list(to);
+  target.splice(target.begin(), list(slot->state), slot->self);
+  slot->state = to;
+  slot->state_since = now;
+}
+
+void Pool::Remove(Slot* slot) {
+  assert(slot->pool == this && slot->state == SlotState::kClosing);
+  list(SlotState::kClosing).erase(slot->self);
+  --total_;
+}
+
+Sizes Pool::sizes() const {
+  return {.total = total_,
+          .idle = count(SlotState::kIdle),
+          .connecting = count(SlotState::kConnecting) + count(SlotState::kWarming),
+          .resetting = count(SlotState::kResetting) + count(SlotState::kChecking)};
+}
+
+bool Pool::InUse(TimePoint now, std::chrono::seconds keepalive) const {
+  return ever_acquired && (keepalive < std::chrono::seconds(0) || now - last_acquired < keepalive);
+}
+
+int Node::count(SlotState state) const {
+  int sum = 0;
+  for (const Pool* pool : pools) {
+    sum += pool->count(state);
+  }
+  return sum;
+}
+
+int Node::total() const {
+  int sum = 0;
+  for (const Pool* pool : pools) {
+    sum += pool->total();
+  }
+  return sum;
+}
+
+}  // namespace polarx

@@ -1,0 +1,364 @@
+// The book-keeping of all pools: what happens to sessions and slots; on the main thread.
+#include "polarx_pooler/core/pool_book.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace polarx {
+
+PoolBook::PoolBook(PoolActions* actions, const Settings& settings, std::uint64_t seed)
+    : actions_(actions),
+      settings_(settings),
+      random_(static_cast<std::minstd_rand::result_type>(seed)) {}
+
+PoolBook::~PoolBook() = default;
+
+void PoolBook::MarkDirty(Pool* pool) {
+  if (!pool->dirty) {
+    pool->dirty = true;
+    dirty_.push_back(pool);
+  }
+}
+
+void PoolBook::MarkNode(Node* node) {
+  for (Pool* pool : node->pools) {
+    MarkDirty(pool);
+  }
+}
+
+Slot* PoolBook::FindSlot(SlotId slot) {
+  const auto found = slots_.find(slot);
+  return found == slots_.end() ? nullptr : found->second;
+}
+
+Slot* PoolBook::FindLease(LeaseId lease) {
+  const auto found = leases_.find(lease);
+  return found == leases_.end() ? nullptr : found->second;
+}
+
+const Ticket* PoolBook::TicketOf(SessionId session) const {
+  const auto found = waiting_sessions_.find(session);
+  return found == waiting_sessions_.end() ? nullptr : found->second;
+}
+
+// --- sessions -----------------------------------------------------------------------------------
+
+void PoolBook::Request(SessionId session, std::uint32_t request,
+                       std::span<const protocol::Wanted> wanted, Duration queue_timeout,
+                       TimePoint now) {
+  assert(TicketOf(session) == nullptr);
+  auto ticket = std::make_unique<Ticket>();
+  ticket->id = next_ticket_++;
+  ticket->session = session;
+  ticket->request = request;
+  ticket->arrived_at = now;
+  ticket->patient = queue_timeout > Duration::zero();
+  ++counters_.client_request_conn_total;
+  for (const protocol::Wanted& want : wanted) {
+    const MappingEntry* entry = FindMapping(want.node, want.role);
+    assert(entry != nullptr);
+    if (entry->pool == nullptr) {
+      actions_->Reject(*ticket, entry->definition.status);
+      return;
+    }
+    ticket->wants.push_back({.node = want.node,
+                             .role = want.role,
+                             .pool = entry->pool,
+                             .restricted = entry->definition.restricted,
+                             .place = {}});
+  }
+  if (ticket->patient) {
+    ticket->deadline = now + queue_timeout;
+    deadlines_.emplace(ticket->deadline, ticket->id);
+  }
+  for (Ticket::Want& want : ticket->wants) {
+    Enqueue(ticket.get(), &want);
+  }
+  waiting_sessions_[session] = ticket.get();
+  tickets_.emplace(ticket->id, std::move(ticket));
+}
+
+// By age: a ticket that moves to another pool keeps its turn.
+void PoolBook::Enqueue(Ticket* ticket, Ticket::Want* want) {
+  Pool* pool = want->pool;
+  auto place = pool->queue.end();
+  while (place != pool->queue.begin() && (*std::prev(place))->id > ticket->id) {
+    --place;
+  }
+  want->place = pool->queue.insert(place, ticket);
+  pool->impatient += ticket->patient ? 0 : 1;
+  ++pool->node->waiting;
+  MarkDirty(pool);
+}
+
+// Takes the ticket out of all queues; what it stood in the way of is looked at again.
+void PoolBook::Leave(Ticket* ticket) {
+  for (Ticket::Want& want : ticket->wants) {
+    want.pool->queue.erase(want.place);
+    want.pool->impatient -= ticket->patient ? 0 : 1;
+    --want.pool->node->waiting;
+    MarkDirty(want.pool);
+  }
+}
+
+// Ends the ticket's life; it must have left the queues.
+void PoolBook::Discard(Ticket* ticket) {
+  deadlines_.erase({ticket->deadline, ticket->id});
+  waiting_sessions_.erase(ticket->session);
+  tickets_.erase(ticket->id);
+}
+
+void PoolBook::RejectTicket(Ticket* ticket, const Status& status) {
+  Leave(ticket);
+  actions_->Reject(*ticket, status);
+  Discard(ticket);
+}
+
+bool PoolBook::Withdraw(SessionId session, std::uint32_t request) {
+  const auto found = waiting_sessions_.find(session);
+  if (found == waiting_sessions_.end() || found->second->request != request) {
+    return false;
+  }
+  RejectTicket(found->second, Status(sqlstate::kQueryCanceled, "request was withdrawn"));
+  return true;
+}
+
+bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind kind,
+                       TimePoint now) {
+  Slot* slot = FindLease(lease);
+  if (slot == nullptr || slot->session != session) {
+    return false;
+  }
+  Pool* pool = slot->pool;
+  pool->hold_time.Add(now - slot->state_since);
+  leases_.erase(lease);
+  slot->lease = 0;
+  slot->session = 0;
+  slot->idle_since = now;
+  MarkDirty(pool);
+  if (kind == protocol::ReleaseKind::kClose) {
+    CloseSlot(slot, CloseReason::kRequested, now);
+  } else if (slot->doomed != CloseReason::kNone) {
+    CloseSlot(slot, slot->doomed, now);
+  } else if (now >= slot->expires_at) {
+    CloseSlot(slot, CloseReason::kLifetime, now);
+  } else {
+    pool->Move(slot, SlotState::kResetting, now);
+    actions_->Reset(slot, kind);
+  }
+  return true;
+}
+
+bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
+  Slot* slot = FindLease(lease);
+  if (slot == nullptr || slot->session != session) {
+    return false;
+  }
+  leases_.erase(lease);
+  slot->lease = 0;
+  slot->session = 0;
+  Settle(slot, now);
+  return true;
+}
+
+// --- slots --------------------------------------------------------------------------------------
+
+// A slot with nothing left to do: idle, or closed if its time has come.
+void PoolBook::Settle(Slot* slot, TimePoint now) {
+  Pool* pool = slot->pool;
+  MarkDirty(pool);
+  if (slot->doomed != CloseReason::kNone) {
+    CloseSlot(slot, slot->doomed, now);
+  } else if (pool->obsolete) {
+    CloseSlot(slot, CloseReason::kObsolete, now);
+  } else if (now >= slot->expires_at) {
+    CloseSlot(slot, CloseReason::kLifetime, now);
+  } else {
+    pool->Move(slot, SlotState::kIdle, now);
+  }
+}
+
+void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
+  PoolCounters& counters = slot->pool->counters;
+  switch (reason) {
+    case CloseReason::kIdle:
+      ++counters.closed_idle;
+      break;
+    case CloseReason::kLifetime:
+      ++counters.closed_lifetime;
+      break;
+    case CloseReason::kMemory:
+      ++counters.closed_memory;
+      break;
+    case CloseReason::kError:
+    case CloseReason::kRequested:
+      ++counters.closed_error;
+      break;
+    case CloseReason::kNone:
+    case CloseReason::kObsolete:
+    case CloseReason::kCleaned:
+      break;
+  }
+  slot->doomed = reason;
+  slot->pool->Move(slot, SlotState::kClosing, now);
+  MarkDirty(slot->pool);
+  actions_->Close(slot);
+}
+
+void PoolBook::OnConnected(Slot* slot, TimePoint now) {
+  Pool* pool = slot->pool;
+  ++pool->counters.connects;
+  slot->created_at = slot->idle_since = now;
+  slot->expires_at = now + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
+  RecoverNode(pool->node);
+  if (pool->hold_off.Clear()) {
+    actions_->Log("datanode \"" + pool->node->definition.name + "\" lets remote user \"" +
+                      pool->remote_user + "\" in again",
+                  "");
+  }
+  MarkNode(pool->node);
+  const bool wanted = !pool->queue.empty();
+  if (slot->doomed == CloseReason::kNone && !pool->obsolete && !wanted &&
+      !settings_.warmup_query.empty()) {
+    pool->Move(slot, SlotState::kWarming, now);
+    actions_->Warm(slot);
+  } else {
+    Settle(slot, now);
+  }
+}
+
+void PoolBook::OnConnectFailed(Slot* slot, const Status& status, TimePoint now) {
+  Pool* pool = slot->pool;
+  ++pool->counters.connect_failures;
+  const bool obsolete = pool->obsolete;
+  pool->Move(slot, SlotState::kClosing, now);
+  slots_.erase(slot->id);
+  pool->Remove(slot);
+  if (!obsolete) {
+    Fail(pool, status, now);
+  }
+  MarkNode(pool->node);
+}
+
+void PoolBook::Fail(Pool* pool, const Status& status, TimePoint now) {
+  Node* node = pool->node;
+  if (ScopeOfFailure(status.sqlstate()) == FailureScope::kNode) {
+    FailNode(node, status, now);
+    return;
+  }
+  RecoverNode(node);  // it answered
+  if (pool->hold_off.Fail(status, now, Jitter())) {
+    actions_->Log(status.message(), status.detail());
+  }
+  sleepers_.emplace(pool->hold_off.retry_at(), pool->id);
+}
+
+void PoolBook::FailNode(Node* node, const Status& status, TimePoint now) {
+  node->known_up = false;
+  if (node->hold_off.Fail(status, now, Jitter())) {
+    actions_->Log(status.message(), status.detail());
+  }
+  for (const Pool* pool : node->pools) {
+    sleepers_.emplace(node->hold_off.retry_at(), pool->id);
+  }
+}
+
+void PoolBook::RecoverNode(Node* node) {
+  node->known_up = true;
+  if (node->hold_off.Clear()) {
+    actions_->Log("datanode \"" + node->definition.name + "\" can be reached again", "");
+    MarkNode(node);
+  }
+}
+
+void PoolBook::OnReady(Slot* slot, TimePoint now) {
+  assert(slot->state == SlotState::kWarming || slot->state == SlotState::kResetting ||
+         slot->state == SlotState::kChecking);
+  Settle(slot, now);
+}
+
+void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
+  switch (slot->state) {
+    case SlotState::kLeased:
+      slot->doomed = CloseReason::kError;
+      break;
+    case SlotState::kConnecting:
+    case SlotState::kClosing:
+      break;
+    case SlotState::kWarming:
+    case SlotState::kResetting:
+    case SlotState::kChecking:
+      actions_->Log("connection to datanode \"" + slot->pool->node->definition.name +
+                        "\" is closed: " + why,
+                    "");
+      CloseSlot(slot, CloseReason::kError, now);
+      break;
+    case SlotState::kIdle:
+      CloseSlot(slot, CloseReason::kError, now);
+      break;
+  }
+}
+
+void PoolBook::OnClosed(Slot* slot, bool timed_out, TimePoint) {
+  Pool* pool = slot->pool;
+  if (timed_out && slot->doomed != CloseReason::kError &&
+      slot->doomed != CloseReason::kRequested) {
+    ++pool->counters.closed_error;
+  }
+  slots_.erase(slot->id);
+  pool->Remove(slot);
+  MarkNode(pool->node);
+}
+
+void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& status,
+                      TimePoint now) {
+  Node* node = FindNode(id);
+  if (node == nullptr) {
+    return;
+  }
+  if (up) {
+    node->ping_ms = milliseconds;
+    RecoverNode(node);
+  } else {
+    FailNode(node, status, now);
+  }
+}
+
+// --- operation ----------------------------------------------------------------------------------
+
+int PoolBook::Clean(NodeId node, const std::string& remote_user, TimePoint now) {
+  int count = 0;
+  for (auto& [id, pool] : pools_) {
+    if ((node != 0 && pool->node->definition.id != node) ||
+        (!remote_user.empty() && pool->remote_user != remote_user)) {
+      continue;
+    }
+    count += pool->total() - pool->count(SlotState::kClosing);
+    DoomAll(pool.get(), CloseReason::kCleaned, now);
+  }
+  return count;
+}
+
+// Idle slots close now, all others when they come back.
+void PoolBook::DoomAll(Pool* pool, CloseReason reason, TimePoint now) {
+  std::list<Slot>& idle = pool->list(SlotState::kIdle);
+  while (!idle.empty()) {
+    CloseSlot(&idle.front(), reason, now);
+  }
+  for (SlotState state : {SlotState::kConnecting, SlotState::kWarming, SlotState::kLeased,
+                          SlotState::kResetting, SlotState::kChecking}) {
+    for (Slot& slot : pool->list(state)) {
+      slot.doomed = reason;
+    }
+  }
+}
+
+Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
+  Slot* slot = LiveIdle(pool, now);
+  if (slot != nullptr) {
+    pool->Move(slot, SlotState::kChecking, now);
+  }
+  return slot;
+}
+
+}  // namespace polarx

@@ -1,0 +1,364 @@
+// The end of a turn: tickets are served, slots opened, given up and refilled, hopeless tickets
+// turned away; on the main thread.
+#include <algorithm>
+#include <cstdio>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+
+namespace {
+
+TicketId OldestTicket(const Pool& pool) {
+  return pool.queue.empty() ? ~TicketId{0} : pool.queue.front()->id;
+}
+
+}  // namespace
+
+void PoolBook::EndTurn(TimePoint now) {
+  ExpireTickets(now);
+  WakeSleepers(now);
+  std::vector<Pool*> filling;
+  while (!dirty_.empty()) {
+    std::vector<Pool*> looked_at;
+    looked_at.swap(dirty_);
+    // Room on a node goes to the oldest ticket, whichever pool it waits in.
+    std::stable_sort(looked_at.begin(), looked_at.end(),
+                     [](const Pool* a, const Pool* b) { return OldestTicket(*a) < OldestTicket(*b); });
+    for (Pool* pool : looked_at) {
+      pool->dirty = false;
+      Serve(pool, now);
+    }
+    for (Pool* pool : looked_at) {
+      OpenForTickets(pool, now);
+    }
+    for (Pool* pool : looked_at) {
+      RejectHopeless(pool, now);
+    }
+    filling.insert(filling.end(), looked_at.begin(), looked_at.end());
+  }
+  // Round-robin: one slot a pool and round, so that no pool's minimum waits for another's.
+  for (bool opened = true; opened;) {
+    opened = false;
+    for (Pool* pool : filling) {
+      opened |= Fill(pool, now);
+    }
+  }
+  if (some_obsolete_) {
+    DropEmpty();
+  }
+}
+
+TimePoint PoolBook::NextDeadline() const {
+  TimePoint next = kNever;
+  if (!deadlines_.empty()) {
+    next = deadlines_.begin()->first;
+  }
+  if (!sleepers_.empty()) {
+    next = std::min(next, sleepers_.begin()->first);
+  }
+  return next;
+}
+
+void PoolBook::ExpireTickets(TimePoint now) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    Ticket* ticket = tickets_.at(deadlines_.begin()->second).get();
+    // The first pool that has nothing to give is the one that it waited for.
+    const Pool* lacking = ticket->wants.front().pool;
+    for (const Ticket::Want& want : ticket->wants) {
+      if (want.pool->count(SlotState::kIdle) == 0) {
+        lacking = want.pool;
+        break;
+      }
+    }
+    ++pools_.at(lacking->id)->counters.rejected;
+    RejectTicket(ticket, FullStatus(*lacking, *ticket, now));
+  }
+}
+
+void PoolBook::WakeSleepers(TimePoint now) {
+  while (!sleepers_.empty() && sleepers_.begin()->first <= now) {
+    if (const auto pool = pools_.find(sleepers_.begin()->second); pool != pools_.end()) {
+      MarkDirty(pool->second.get());
+    }
+    sleepers_.erase(sleepers_.begin());
+  }
+}
+
+void PoolBook::Serve(Pool* pool, TimePoint now) {
+  while (!pool->queue.empty() && TryGrant(pool->queue.front(), now)) {
+  }
+  for (auto ticket = pool->queue.rbegin(); ticket != pool->queue.rend() && !(*ticket)->waited;
+       ++ticket) {
+    (*ticket)->waited = true;
+  }
+}
+
+// True: the ticket is gone, served or rejected.
+bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
+  std::vector<Slot*> slots;
+  slots.reserve(ticket->wants.size());
+  for (const Ticket::Want& want : ticket->wants) {
+    if (want.pool->queue.front() != ticket) {
+      return false;
+    }
+    if (MustYield(*want.pool, *ticket)) {
+      for (Pool* other : want.pool->node->pools) {
+        if (other != want.pool && !other->queue.empty()) {
+          MarkDirty(other);
+        }
+      }
+      return false;
+    }
+  }
+  for (const Ticket::Want& want : ticket->wants) {
+    Slot* slot = LiveIdle(want.pool, now);
+    if (slot == nullptr) {
+      return false;
+    }
+    if (want.restricted && !slot->password_used) {
+      RejectTicket(ticket,
+                   Status(sqlstate::kPasswordRequired, "password is required",
+                          "Non-superuser cannot connect to datanode \"" +
+                              want.pool->node->definition.name +
+                              "\" if it does not request a password.",
+                          "The datanode's authentication method must be changed or "
+                          "password_required=false set in the user mapping attributes."));
+      return true;
+    }
+    slots.push_back(slot);
+  }
+  Leave(ticket);
+  for (Slot* slot : slots) {
+    Hand(slot, *ticket, now);
+  }
+  if (ticket->waited) {
+    ++counters_.client_request_from_thread;
+    counters_.acquire_conn_time_us += static_cast<std::uint64_t>((now - ticket->arrived_at).count());
+  } else {
+    ++counters_.client_request_from_hashtab;
+  }
+  actions_->Grant(*ticket, slots);
+  Discard(ticket);
+  return true;
+}
+
+void PoolBook::Hand(Slot* slot, const Ticket& ticket, TimePoint now) {
+  Pool* pool = slot->pool;
+  pool->Move(slot, SlotState::kLeased, now);
+  slot->lease = next_lease_++;
+  slot->session = ticket.session;
+  ++slot->leases;
+  leases_[slot->lease] = slot;
+  pool->ever_acquired = true;
+  pool->last_acquired = now;
+  ++pool->counters.acquired;
+  pool->acquire_time.Add(now - ticket.arrived_at);
+  if (ticket.waited) {
+    ++counters_.acquire_conn_from_thread;
+  } else {
+    ++pool->counters.hits;
+    ++counters_.acquire_conn_from_hashtab;
+  }
+}
+
+// The idle slot last used that still looks alive; dead ones are closed on the way.
+Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
+  std::list<Slot>& idle = pool->list(SlotState::kIdle);
+  while (!idle.empty()) {
+    Slot* slot = &idle.front();
+    if (now >= slot->expires_at) {
+      CloseSlot(slot, CloseReason::kLifetime, now);
+    } else if (!actions_->LooksAlive(*slot)) {
+      CloseSlot(slot, CloseReason::kError, now);
+    } else {
+      return slot;
+    }
+  }
+  return nullptr;
+}
+
+// A node at its limit is shared in order of arrival: an idle slot is kept for an older ticket of
+// another pool, which gets it by eviction.
+bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket) const {
+  const Node& node = *pool.node;
+  if (node.waiting <= static_cast<int>(pool.queue.size()) ||
+      node.total() < LimitsOf(node).max_size) {
+    return false;
+  }
+  int older = 0;
+  int coming = 0;
+  for (const Pool* other : node.pools) {
+    coming += other->count(SlotState::kClosing);
+    if (other != &pool && !other->queue.empty() && other->queue.front()->id < ticket.id &&
+        other->count(SlotState::kIdle) + other->sizes().connecting == 0) {
+      ++older;
+    }
+  }
+  return older > coming;
+}
+
+bool PoolBook::CanOpen(const Pool& pool, TimePoint now) const {
+  const Node& node = *pool.node;
+  if (pool.obsolete || node.total() >= LimitsOf(node).max_size) {
+    return false;
+  }
+  const int connecting = node.count(SlotState::kConnecting);
+  if (node.hold_off.active()) {
+    return node.hold_off.Permits(now) && connecting == 0;
+  }
+  if (pool.hold_off.active()) {
+    return pool.hold_off.Permits(now) && pool.count(SlotState::kConnecting) == 0;
+  }
+  return connecting < kParallelConnects;
+}
+
+void PoolBook::Open(Pool* pool, TimePoint now) {
+  Slot* slot = pool->AddSlot(next_slot_++, now);
+  slots_[slot->id] = slot;
+  actions_->Connect(slot);
+}
+
+void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
+  if (pool->queue.empty()) {
+    return;
+  }
+  const Sizes sizes = pool->sizes();
+  int missing = static_cast<int>(pool->queue.size()) - sizes.idle - sizes.connecting;
+  while (missing > 0 && CanOpen(*pool, now)) {
+    Open(pool, now);
+    --missing;
+  }
+  Node* node = pool->node;
+  if (missing <= 0 || node->total() < LimitsOf(*node).max_size) {
+    return;
+  }
+  if (node->fill_blocked_until > now) {
+    BlockFill(node, now);
+  }
+  for (missing -= node->count(SlotState::kClosing); missing > 0 && Evict(pool, now); --missing) {
+  }
+}
+
+// Gives up the idle slot longest unused of the pool farthest above its minimum.
+bool PoolBook::Evict(Pool* beneficiary, TimePoint now) {
+  Pool* victim = nullptr;
+  for (Pool* pool : beneficiary->node->pools) {
+    if (pool != beneficiary && pool->count(SlotState::kIdle) > 0 &&
+        (pool->queue.empty() || pool->queue.front()->id > beneficiary->queue.front()->id) &&
+        (victim == nullptr || pool->total() > victim->total())) {
+      victim = pool;
+    }
+  }
+  if (victim == nullptr) {
+    return false;
+  }
+  CloseSlot(&victim->list(SlotState::kIdle).back(), CloseReason::kIdle, now);
+  BlockFill(beneficiary->node, now);
+  return true;
+}
+
+// What was given up is not refilled while tickets have to wait for room, else the pools of a full
+// node would take slots from one another for ever.
+void PoolBook::BlockFill(Node* node, TimePoint now) {
+  constexpr std::chrono::seconds kWithoutKeepalive{60};
+  const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
+  node->fill_blocked_until =
+      now + (keepalive < std::chrono::seconds(0) ? kWithoutKeepalive : keepalive);
+}
+
+void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
+  if (pool->queue.empty()) {
+    return;
+  }
+  Node* node = pool->node;
+  const Sizes sizes = pool->sizes();
+  if (sizes.idle > 0) {
+    return;  // its tickets wait for other pools
+  }
+  const HoldOff* hold_off = node->hold_off.active()   ? &node->hold_off
+                            : pool->hold_off.active() ? &pool->hold_off
+                                                      : nullptr;
+  if (hold_off != nullptr && sizes.resetting == 0) {
+    // The probe under way, if any, is for the first; the others learn the truth at once.
+    auto ticket = pool->queue.begin();
+    std::advance(ticket, std::min<std::size_t>(static_cast<std::size_t>(sizes.connecting),
+                                               pool->queue.size()));
+    while (ticket != pool->queue.end()) {
+      Ticket* next = *ticket++;
+      if (!next->patient || pool->count(SlotState::kLeased) == 0) {
+        RejectTicket(next, hold_off->Refusal(now));
+      }
+    }
+    return;
+  }
+  const int total = node->total();
+  if (pool->impatient > 0 && total >= LimitsOf(*node).max_size &&
+      node->count(SlotState::kLeased) == total) {
+    for (auto ticket = pool->queue.begin(); ticket != pool->queue.end();) {
+      Ticket* next = *ticket++;
+      if (!next->patient) {
+        ++pool->counters.rejected;
+        RejectTicket(next, FullStatus(*pool, *next, now));
+      }
+    }
+  }
+}
+
+Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now) {
+  const Node& node = *pool.node;
+  const Limits limits = LimitsOf(node);
+  const Slot* oldest = nullptr;
+  for (const Pool* other : node.pools) {
+    for (const Slot& slot : other->list(SlotState::kLeased)) {
+      if (oldest == nullptr || slot.state_since < oldest->state_since) {
+        oldest = &slot;
+      }
+    }
+  }
+  char text[256];
+  std::snprintf(text, sizeof(text), "%d of at most %d connections are leased, %d %s waiting.",
+                node.count(SlotState::kLeased), limits.max_size, node.waiting,
+                node.waiting == 1 ? "request is" : "requests are");
+  std::string detail = text;
+  if (oldest != nullptr) {
+    std::snprintf(text, sizeof(text), " Process %d has held one for %.1f s",
+                  actions_->SessionPid(oldest->session),
+                  std::chrono::duration<double>(now - oldest->state_since).count());
+    detail += text;
+    if (const Ticket* other = TicketOf(oldest->session); other != nullptr) {
+      detail += " and waits for datanode";
+      for (const Ticket::Want& want : other->wants) {
+        detail += (&want == &other->wants.front() ? " \"" : ", \"") +
+                  want.pool->node->definition.name + "\"";
+      }
+    }
+    detail += ".";
+  }
+  std::string hint = "Raise pooler.max_pool_size (or the server's option max_pool_size), or ";
+  hint += ticket.patient ? "raise pooler.queue_timeout to wait longer."
+                         : "set pooler.queue_timeout to wait for a free connection.";
+  std::string message = "pool of datanode \"" + node.definition.name + "\" is full";
+  if (ticket.patient) {
+    std::snprintf(text, sizeof(text), " (waited for %.1f s)",
+                  std::chrono::duration<double>(now - ticket.arrived_at).count());
+    message += text;
+  }
+  return Status(sqlstate::kPoolFull, message, detail, hint);
+}
+
+// Opens one slot that the pool's minima ask for; false: none.
+bool PoolBook::Fill(Pool* pool, TimePoint now) {
+  const Node& node = *pool->node;
+  if (node.fill_blocked_until > now || !CanOpen(*pool, now)) {
+    return false;
+  }
+  const bool in_use = pool->InUse(now, settings_.pool_conn_keepalive);
+  if (SlotsToOpen(pool->sizes(), LimitsOf(node), node.total(), in_use) == 0) {
+    return false;
+  }
+  Open(pool, now);
+  return true;
+}
+
+}  // namespace polarx

@@ -1,0 +1,202 @@
+// What the pools are: settings, catalog, and the round of maintenance; on the main thread.
+#include <algorithm>
+#include <cassert>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+
+Limits PoolBook::LimitsOf(const Node& node) const {
+  const auto pick = [](int own, int general) { return own >= 0 ? own : general; };
+  return {.max_size = pick(node.definition.max_pool_size, settings_.max_pool_size),
+          .min_size = pick(node.definition.min_pool_size, settings_.min_pool_size),
+          .min_free = pick(node.definition.min_free_size, settings_.min_free_size)};
+}
+
+void PoolBook::Apply(const Settings& settings, TimePoint now) {
+  const bool lifetime_changed =
+      settings.pool_session_max_lifetime != settings_.pool_session_max_lifetime;
+  settings_ = settings;
+  for (auto& [id, slot] : slots_) {
+    if (lifetime_changed && slot->state != SlotState::kConnecting) {
+      slot->expires_at =
+          slot->created_at + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
+    }
+  }
+  for (auto& [id, node] : nodes_) {
+    node->fill_blocked_until = TimePoint{};
+    MarkNode(node.get());
+  }
+  Maintain(now);
+}
+
+Node* PoolBook::FindNode(NodeId node) {
+  const auto found = nodes_.find(node);
+  return found == nodes_.end() ? nullptr : found->second.get();
+}
+
+const MappingEntry* PoolBook::FindMapping(NodeId node, RoleId role) const {
+  const auto found = mappings_.find({node, role});
+  return found == mappings_.end() ? nullptr : &found->second;
+}
+
+Pool* PoolBook::PoolFor(Node* node, const MappingDefinition& mapping) {
+  const auto key = std::make_pair(node->definition.id, mapping.options);
+  if (const auto found = by_options_.find(key); found != by_options_.end()) {
+    return found->second;
+  }
+  auto pool = std::make_unique<Pool>(next_pool_++, node, mapping);
+  Pool* result = pool.get();
+  pools_.emplace(result->id, std::move(pool));
+  by_options_.emplace(key, result);
+  node->pools.push_back(result);
+  return result;
+}
+
+Node* PoolBook::Define(const NodeDefinition& definition) {
+  std::unique_ptr<Node>& node = nodes_[definition.id];
+  if (node == nullptr) {
+    node = std::make_unique<Node>();
+  } else if (node->definition.host != definition.host ||
+             node->definition.port != definition.port) {
+    node->hold_off = HoldOff();
+    node->known_up = false;
+  }
+  node->definition = definition;
+  node->obsolete = false;
+  MarkNode(node.get());
+  return node.get();
+}
+
+void PoolBook::AddMapping(const NodeDefinition* definition, MappingDefinition mapping, TimePoint) {
+  MappingEntry entry;
+  if (mapping.status.ok()) {
+    Node* node = definition != nullptr ? Define(*definition) : FindNode(mapping.node);
+    assert(node != nullptr && node->definition.id == mapping.node);
+    entry.pool = PoolFor(node, mapping);
+    if (std::find(entry.pool->mapped_roles.begin(), entry.pool->mapped_roles.end(),
+                  mapping.role_name) == entry.pool->mapped_roles.end()) {
+      entry.pool->mapped_roles.push_back(mapping.role_name);
+    }
+    MarkDirty(entry.pool);
+  }
+  mapping.options.clear();  // the pool has them: no second copy of a secret
+  const MappingKey key{mapping.node, mapping.role};
+  entry.definition = std::move(mapping);
+  mappings_[key] = std::move(entry);
+}
+
+void PoolBook::SetCatalog(std::vector<NodeDefinition> nodes,
+                          std::vector<MappingDefinition> mappings, TimePoint now) {
+  for (auto& [id, node] : nodes_) {
+    node->obsolete = true;
+  }
+  for (const NodeDefinition& definition : nodes) {
+    Define(definition);
+  }
+  mappings_.clear();
+  for (auto& [id, pool] : pools_) {
+    pool->mapped_roles.clear();
+  }
+  for (MappingDefinition& mapping : mappings) {
+    AddMapping(nullptr, std::move(mapping), now);
+  }
+  for (auto& [id, pool] : pools_) {
+    if (pool->mapped_roles.empty() && !pool->obsolete) {
+      Retire(pool.get(), now);
+    }
+  }
+  some_obsolete_ = true;
+  Rebind(now);
+}
+
+// Nothing leads to the pool any more: what is idle closes, what is lent closes at release.
+void PoolBook::Retire(Pool* pool, TimePoint now) {
+  pool->obsolete = true;
+  by_options_.erase({pool->node->definition.id, pool->options});
+  DoomAll(pool, CloseReason::kObsolete, now);
+  MarkDirty(pool);
+}
+
+// Tickets that wait for retired pools go to the pools that their mappings lead to now.
+void PoolBook::Rebind(TimePoint) {
+  std::vector<Ticket*> stranded;
+  for (auto& [id, ticket] : tickets_) {
+    if (std::any_of(ticket->wants.begin(), ticket->wants.end(),
+                    [](const Ticket::Want& want) { return want.pool->obsolete; })) {
+      stranded.push_back(ticket.get());
+    }
+  }
+  for (Ticket* ticket : stranded) {
+    Status status;
+    for (const Ticket::Want& want : ticket->wants) {
+      const MappingEntry* entry = FindMapping(want.node, want.role);
+      if (entry == nullptr || entry->pool == nullptr) {
+        status = entry != nullptr
+                     ? entry->definition.status
+                     : Status(sqlstate::kUndefinedObject,
+                              "datanode \"" + want.pool->node->definition.name +
+                                  "\" was dropped while a connection to it was waited for");
+        break;
+      }
+    }
+    if (!status.ok()) {
+      RejectTicket(ticket, status);
+      continue;
+    }
+    Leave(ticket);
+    for (Ticket::Want& want : ticket->wants) {
+      const MappingEntry* entry = FindMapping(want.node, want.role);
+      want.pool = entry->pool;
+      want.restricted = entry->definition.restricted;
+      Enqueue(ticket, &want);
+    }
+  }
+}
+
+// Retired pools and nodes go when their last slot is closed.
+void PoolBook::DropEmpty() {
+  some_obsolete_ = false;
+  for (auto entry = pools_.begin(); entry != pools_.end();) {
+    Pool* pool = entry->second.get();
+    if (pool->obsolete && pool->total() == 0 && pool->queue.empty() && !pool->dirty) {
+      std::erase(pool->node->pools, pool);
+      entry = pools_.erase(entry);
+    } else {
+      some_obsolete_ |= pool->obsolete;
+      ++entry;
+    }
+  }
+  std::erase_if(nodes_, [](const auto& entry) {
+    return entry.second->obsolete && entry.second->pools.empty();
+  });
+}
+
+void PoolBook::Maintain(TimePoint now) {
+  const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
+  for (auto& [id, pool] : pools_) {
+    const Limits limits = LimitsOf(*pool->node);
+    std::list<Slot>& idle = pool->list(SlotState::kIdle);
+    int unused = 0;
+    for (auto slot = idle.begin(); slot != idle.end();) {
+      Slot* next = &*slot++;
+      if (now >= next->expires_at) {
+        CloseSlot(next, CloseReason::kLifetime, now);
+      } else if (keepalive >= std::chrono::seconds(0) && now - next->idle_since >= keepalive) {
+        ++unused;
+      }
+    }
+    // The back of the list is longest unused. Above a lowered limit, idle ones go unused or not.
+    int surplus = SlotsToClose(pool->sizes(), limits, unused, pool->InUse(now, keepalive));
+    surplus = std::max(surplus, std::min(pool->node->total() -
+                                             pool->node->count(SlotState::kClosing) -
+                                             limits.max_size,
+                                         pool->count(SlotState::kIdle)));
+    for (; surplus > 0; --surplus) {
+      CloseSlot(&idle.back(), CloseReason::kIdle, now);
+    }
+    MarkDirty(pool.get());
+  }
+}
+
+}  // namespace polarx

@@ -1,0 +1,170 @@
+// A book-keeping whose actions are recorded and answered by hand, on a clock that stands still until
+// a test moves it.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+
+class PoolBookTest : public ::testing::Test, public PoolActions {
+ protected:
+  static constexpr NodeId kNode = 1;
+  static constexpr NodeId kOtherNode = 2;
+  static constexpr RoleId kRole = 10;
+  static constexpr RoleId kOtherRole = 11;
+
+  PoolBookTest() {
+    settings_.min_pool_size = 0;
+    settings_.min_free_size = 0;
+    settings_.max_pool_size = 2;
+  }
+
+  // --- set-up ---------------------------------------------------------------------------------
+  static NodeDefinition NodeOf(NodeId id) {
+    NodeDefinition node;
+    node.id = id;
+    node.name = "dn" + std::to_string(id);
+    node.host = "127.0.0.1";
+    return node;
+  }
+  static MappingDefinition MappingOf(NodeId node, RoleId role, const std::string& user) {
+    MappingDefinition mapping;
+    mapping.node = node;
+    mapping.role = role;
+    mapping.role_name = "role" + std::to_string(role);
+    mapping.options = {{"user", user}};
+    mapping.remote_user = user;
+    mapping.restricted = false;
+    return mapping;
+  }
+  // Two nodes; kRole is alice and kOtherRole bob on each.
+  void Open() {
+    book_ = std::make_unique<PoolBook>(this, settings_, 1);
+    nodes_ = {NodeOf(kNode), NodeOf(kOtherNode)};
+    mappings_.clear();
+    for (NodeId node : {kNode, kOtherNode}) {
+      mappings_.push_back(MappingOf(node, kRole, "alice"));
+      mappings_.push_back(MappingOf(node, kOtherRole, "bob"));
+    }
+    book_->SetCatalog(nodes_, mappings_, now_);
+    EndTurn();
+  }
+
+  // --- verbs ----------------------------------------------------------------------------------
+  void EndTurn() { book_->EndTurn(now_); }
+  void Pass(Duration time) { now_ += time; }
+  void Ask(SessionId session, std::vector<protocol::Wanted> wanted = {{kNode, kRole}},
+           Duration queue_timeout = Duration::zero()) {
+    book_->Request(session, 1, wanted, queue_timeout, now_);
+  }
+  // Answers every connect that was ordered, in order.
+  void ConnectAll() {
+    while (!connecting_.empty()) {
+      Slot* slot = connecting_.front();
+      connecting_.erase(connecting_.begin());
+      slot->password_used = password_used_;
+      book_->OnConnected(slot, now_);
+      EndTurn();
+    }
+  }
+  void FailConnects(const Status& status) {
+    while (!connecting_.empty()) {
+      Slot* slot = connecting_.front();
+      connecting_.erase(connecting_.begin());
+      book_->OnConnectFailed(slot, status, now_);
+      EndTurn();
+    }
+  }
+  void FinishResets() {
+    std::vector<Slot*> slots;
+    slots.swap(resetting_);
+    for (Slot* slot : slots) {
+      book_->OnReady(slot, now_);
+    }
+    EndTurn();
+  }
+  void FinishCloses() {
+    std::vector<Slot*> slots;
+    slots.swap(closing_);
+    for (Slot* slot : slots) {
+      book_->OnClosed(slot, false, now_);
+    }
+    EndTurn();
+  }
+  void GiveBack(SessionId session,
+                protocol::ReleaseKind kind = protocol::ReleaseKind::kClean) {
+    std::vector<LeaseId> leases;
+    leases.swap(held_[session]);
+    for (LeaseId lease : leases) {
+      EXPECT_TRUE(book_->Release(session, lease, kind, now_));
+    }
+    EndTurn();
+  }
+  // Session asks and holds one lease of kNode.
+  void Hold(SessionId session) {
+    Ask(session);
+    EndTurn();
+    ConnectAll();
+    ASSERT_EQ(held_[session].size(), 1u);
+  }
+  Pool* PoolOf(NodeId node, RoleId role) { return book_->FindMapping(node, role)->pool; }
+  int Total(NodeId node) { return book_->FindNode(node)->total(); }
+  std::string RejectionOf(SessionId session) {
+    const auto found = rejected_.find(session);
+    return found == rejected_.end() ? "" : found->second.sqlstate();
+  }
+
+  // --- PoolActions ----------------------------------------------------------------------------
+  void Connect(Slot* slot) override {
+    connecting_.push_back(slot);
+    ++connects_;
+  }
+  void Warm(Slot* slot) override { warming_.push_back(slot); }
+  bool LooksAlive(const Slot& slot) override { return dead_.count(slot.id) == 0; }
+  void Reset(Slot* slot, protocol::ReleaseKind kind) override {
+    resetting_.push_back(slot);
+    last_reset_ = kind;
+  }
+  void Close(Slot* slot) override {
+    closing_.push_back(slot);
+    ++closes_;
+  }
+  void Grant(const Ticket& ticket, std::span<Slot* const> slots) override {
+    grants_.push_back(ticket.session);
+    for (const Slot* slot : slots) {
+      held_[ticket.session].push_back(slot->lease);
+    }
+  }
+  void Reject(const Ticket& ticket, const Status& status) override {
+    rejected_[ticket.session] = status;
+  }
+  int SessionPid(SessionId session) override { return static_cast<int>(session) + 5000; }
+  void Log(const std::string& message, const std::string&) override { logs_.push_back(message); }
+
+  Settings settings_;
+  TimePoint now_{std::chrono::seconds(100000)};
+  std::unique_ptr<PoolBook> book_;
+  std::vector<NodeDefinition> nodes_;
+  std::vector<MappingDefinition> mappings_;
+  bool password_used_ = true;
+
+  std::vector<Slot*> connecting_, warming_, resetting_, closing_;
+  int connects_ = 0;
+  int closes_ = 0;
+  std::set<SlotId> dead_;
+  protocol::ReleaseKind last_reset_{};
+  std::vector<SessionId> grants_;
+  std::map<SessionId, std::vector<LeaseId>> held_;
+  std::map<SessionId, Status> rejected_;
+  std::vector<std::string> logs_;
+};
+
+}  // namespace polarx
