@@ -1,0 +1,79 @@
+// From libpq's words about a failed connect to a Status; pure functions over text.
+#include "polarx_pooler/engine/connect_error.h"
+
+#include <cctype>
+#include <vector>
+
+namespace polarx {
+namespace {
+
+bool IsStateCharacter(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); }
+
+// Position of the five characters in "FATAL:  28P01: …", npos if there are none. The severity may be
+// translated, the punctuation is not.
+std::size_t FindSqlstate(std::string_view text) {
+  for (std::size_t at = text.find(":  "); at != std::string_view::npos;
+       at = text.find(":  ", at + 1)) {
+    const std::string_view rest = text.substr(at + 3);
+    if (rest.size() > 6 && rest.substr(5, 2) == ": ") {
+      bool all = true;
+      for (char c : rest.substr(0, 5)) {
+        all = all && IsStateCharacter(c);
+      }
+      if (all) {
+        return at + 3;
+      }
+    }
+  }
+  return std::string_view::npos;
+}
+
+// "LOCATION:  auth_failed, auth.c:338" in whatever language.
+bool IsLocation(std::string_view line) {
+  std::size_t end = line.size();
+  while (end > 0 && std::isdigit(static_cast<unsigned char>(line[end - 1]))) {
+    --end;
+  }
+  return end < line.size() && end > 3 && line.substr(end - 3, 3) == ".c:";
+}
+
+std::vector<std::string_view> Lines(std::string_view text) {
+  std::vector<std::string_view> lines;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    lines.push_back(text.substr(0, end));
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::string OneLine(std::string_view text) {
+  std::string result;
+  for (std::string_view line : Lines(text)) {
+    if (line.empty() || IsLocation(line)) {
+      continue;
+    }
+    const bool continues = line.front() == '\t';
+    if (continues) {
+      line.remove_prefix(1);
+    }
+    result += result.empty() ? "" : continues ? " " : "; ";
+    result += line;
+  }
+  if (const std::size_t at = FindSqlstate(result); at != std::string::npos) {
+    result.erase(at, 7);
+  }
+  return result;
+}
+
+Status ConnectErrorStatus(std::string_view node_name, std::string_view text) {
+  const std::size_t at = FindSqlstate(text);
+  const std::string_view state =
+      at == std::string_view::npos ? sqlstate::kConnectionFailed : text.substr(at, 5);
+  return Status(state, "could not connect to datanode \"" + std::string(node_name) +
+                           "\": " + OneLine(text));
+}
+
+}  // namespace polarx

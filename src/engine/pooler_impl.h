@@ -1,0 +1,155 @@
+// The inside of the pooler: sockets of sessions, book-keeping and worker threads brought together;
+// everything here belongs to the main thread.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "polarx_pooler/core/pool_book.h"
+#include "polarx_pooler/core/pool_views.h"
+#include "polarx_pooler/engine/channel.h"
+#include "polarx_pooler/engine/helper.h"
+#include "polarx_pooler/engine/poller.h"
+#include "polarx_pooler/engine/pooler.h"
+#include "polarx_pooler/engine/session.h"
+#include "polarx_pooler/engine/worker.h"
+
+namespace polarx {
+
+class Pooler::Impl : public PoolActions {
+ public:
+  Impl(PoolerConfig config, const Settings& settings);
+  ~Impl() override;
+  Status StartThreads();
+  bool Stop();
+
+  void Receive(TimePoint now);
+  void Serve(TimePoint now);
+  TimePoint NextDeadline() const;
+  void Apply(const Settings& settings, TimePoint now);
+
+  // PoolActions
+  void Connect(Slot* slot) override;
+  void Warm(Slot* slot) override;
+  bool LooksAlive(const Slot& slot) override;
+  void Reset(Slot* slot, protocol::ReleaseKind kind) override;
+  void Close(Slot* slot) override;
+  void Grant(const Ticket& ticket, std::span<Slot* const> slots) override;
+  void Reject(const Ticket& ticket, const Status& status) override;
+  int SessionPid(SessionId session) override;
+  void Log(const std::string& message, const std::string& detail) override;
+
+  int FdsUsed() const;
+
+  PoolerConfig config_;
+  PoolBook book_;
+  Poller poller_;
+  std::deque<AttachQuestion> attach_questions_;
+  std::set<std::pair<NodeId, RoleId>> known_mappings_;
+  std::vector<MappingQuestion> mapping_questions_;
+  std::vector<std::pair<SessionId, std::uint32_t>> reloads_;  // waiting for AnswerReload
+  bool reload_asked_ = false;
+  LogQueue log_;
+
+  void AnswerAttach(SessionId session, const Status& status, std::string_view role_name);
+  void AnswerReload();
+
+ private:
+  // A request that waits for its turn in Serve.
+  struct Pending {
+    SessionId session = 0;
+    protocol::Request request;
+  };
+  struct PingJob {
+    SessionId session = 0;
+    std::uint32_t request = 0;
+    std::size_t open = 0;  // nodes that have not answered
+    std::vector<protocol::Row> rows;
+  };
+  struct PingTarget {
+    std::uint64_t job = 0;
+    std::size_t row = 0;
+    NodeId node = 0;
+    TimePoint sent_at{};
+  };
+
+  Session* FindSession(SessionId session);
+  void Accept(TimePoint now);
+  void ReadSession(Session* session);
+  void NoteMappings(const protocol::Request& request);
+  void EndSession(Session* session, TimePoint now);
+  void RemoveEnded();
+  void FlushSessions();
+
+  void Complete(TimePoint now);
+  void On(Connected& done, TimePoint now);
+  void On(ConnectFailed& done, TimePoint now);
+  void On(RunDone& done, TimePoint now);
+  void On(HungUp& done, TimePoint now);
+  void On(Closed& done, TimePoint now);
+  void On(Pinged& done, TimePoint now);
+
+  void ServeRequest(Session* session, const protocol::Request& request, TimePoint now);
+  void HandleAttach(Session* session, const protocol::Attach& attach);
+  void HandleAcquire(Session* session, const protocol::Acquire& acquire, TimePoint now);
+  void HandleWithdraw(Session* session, const protocol::Withdraw& withdraw, TimePoint now);
+  void HandleRelease(Session* session, const protocol::Release& release, TimePoint now);
+  void HandleCancel(Session* session, const protocol::Cancel& cancel, TimePoint now);
+  void HandleShow(Session* session, const protocol::Show& show, TimePoint now);
+  void HandlePing(Session* session, const protocol::Ping& ping, TimePoint now);
+  void Violation(Session* session, const char* what, TimePoint now);
+  void Send(Session* session, const protocol::Reply& reply, std::vector<int> fds = {});
+
+  void PingNode(std::uint64_t job, std::size_t row, NodeId node, RoleId role, TimePoint now);
+  void FinishPing(std::uint64_t ping, const Status& status, double milliseconds, TimePoint now);
+
+  void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
+             std::vector<std::string> verify = {});
+  Worker* WorkerOf(const Slot& slot) { return workers_[static_cast<std::size_t>(slot.thread)].get(); }
+  void DropSilent(TimePoint now);
+  void PrintStats(TimePoint now);
+  std::vector<protocol::Row> SessionRows(const WallClock& clock);
+  WallClock Wall(TimePoint now) const;
+
+  // Outlives this object while a helper thread is stuck.
+  struct Mailbox {
+    Wakeup wakeup;
+    Channel<Completion> completions{&wakeup};
+  };
+  const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
+  HelperPool helpers_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::size_t next_worker_ = 0;
+  bool stopped_ = false;
+  bool all_joined_ = true;
+
+  std::vector<Completion> arrived_;
+  std::vector<Pending> first_;   // releases and cancels, and the sessions that hung up
+  std::vector<Pending> second_;  // everything else
+  std::vector<SessionId> hung_up_;
+  std::vector<SessionId> to_flush_;
+  std::vector<SessionId> ended_;
+  std::deque<std::pair<TimePoint, SessionId>> unattached_;  // when the time to attach is over
+  std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
+  SessionId next_session_ = 1;
+  std::vector<std::string> verify_;  // of the release being handled, for Reset
+
+  std::map<std::uint64_t, PingJob> ping_jobs_;
+  std::map<std::uint64_t, PingTarget> pings_;
+  std::map<SlotId, std::uint64_t> slot_pings_;
+  std::uint64_t next_ping_ = 1;
+
+  TimePoint next_maintenance_ = kNever;
+  TimePoint next_stat_line_ = kNever;
+  TimePoint stats_since_{};
+  RequestCounters printed_counters_;
+};
+
+}  // namespace polarx

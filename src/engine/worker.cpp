@@ -1,0 +1,251 @@
+// One worker thread: its loop over orders, sockets, lookups and deadlines.
+#include "polarx_pooler/engine/worker.h"
+
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+
+#include <atomic>
+#include <set>
+#include <unordered_map>
+
+#include "polarx_pooler/engine/datanode.h"
+#include "polarx_pooler/engine/poller.h"
+#include "polarx_pooler/engine/signal_mask.h"
+
+namespace polarx {
+namespace {
+
+struct LookedUp {
+  SlotId slot = 0;
+  LookupResult result;
+};
+
+struct CancelThrough {
+  SlotId slot = 0;
+};
+
+using Message = std::variant<Order, LookedUp, CancelThrough>;
+
+std::string AddressText(const addrinfo& entry) {
+  char text[INET6_ADDRSTRLEN + IF_NAMESIZE + 1] = "";
+  getnameinfo(entry.ai_addr, entry.ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST);
+  return text;
+}
+
+LookupResult SystemLookup(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  LookupResult result;
+  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &list); error != 0) {
+    result.error = gai_strerror(error);
+    return result;
+  }
+  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+    result.addresses += (result.addresses.empty() ? "" : ",") + AddressText(*entry);
+  }
+  freeaddrinfo(list);
+  return result;
+}
+
+std::atomic<LookupFunction> lookup_function{&SystemLookup};
+
+}  // namespace
+
+void SetLookupForTest(LookupFunction lookup) {
+  lookup_function = lookup != nullptr ? lookup : &SystemLookup;
+}
+
+struct Worker::Inbox {
+  Wakeup wakeup;
+  Channel<Message> messages{&wakeup};
+};
+
+namespace {
+
+// Everything on the worker thread.
+class Loop : public DatanodeHost {
+ public:
+  Loop(std::shared_ptr<Worker::Inbox> inbox, Channel<Completion>* completions, HelperPool* helpers)
+      : inbox_(std::move(inbox)), completions_(completions), helpers_(helpers) {}
+
+  void Run() {
+    if (!poller_.Add(inbox_->wakeup.fd(), EPOLLIN, kInboxKey)) {
+      return;
+    }
+    while (!stopped_) {
+      const TimePoint next = deadlines_.empty() ? kNever : deadlines_.begin()->first;
+      for (const epoll_event& event : poller_.Wait(next)) {
+        if (event.data.u64 == kInboxKey) {
+          ReadInbox();
+        } else if (Datanode* datanode = Find(event.data.u64); datanode != nullptr) {
+          datanode->OnEvents(event.events);
+          Forget(event.data.u64);
+        }
+      }
+      Expire();
+    }
+  }
+
+  // DatanodeHost
+  void Watch(int fd, std::uint32_t events, SlotId slot) override {
+    // Refused only when memory is used up: the connection then runs into its deadline.
+    (void)poller_.Add(fd, events, slot);
+  }
+  void Rewatch(int fd, std::uint32_t events, SlotId slot) override {
+    (void)poller_.Change(fd, events, slot);
+  }
+  void Unwatch(int fd) override { poller_.Remove(fd); }
+
+  void SetDeadline(SlotId slot, TimePoint deadline) override {
+    TimePoint& current = connections_.at(slot).deadline;
+    if (current != kNever) {
+      deadlines_.erase({current, slot});
+    }
+    current = deadline;
+    if (deadline != kNever) {
+      deadlines_.emplace(deadline, slot);
+    }
+  }
+
+  void LookUp(SlotId slot, const std::string& host) override {
+    helpers_->Run("lookup " + host, [inbox = inbox_, slot, host] {
+      inbox->messages.Send(LookedUp{slot, lookup_function.load()(host)});
+    });
+  }
+
+  void RunCancel(SlotId slot, const std::string& key, PGcancel* cancel) override {
+    helpers_->Run("cancel " + key, [inbox = inbox_, slot,
+                                    owned = std::shared_ptr<PGcancel>(cancel, PQfreeCancel)] {
+      char error[256];
+      PQcancel(owned.get(), error, sizeof(error));
+      inbox->messages.Send(CancelThrough{slot});
+    });
+  }
+
+  void Report(Completion completion) override { completions_->Send(std::move(completion)); }
+
+ private:
+  static constexpr std::uint64_t kInboxKey = 0;  // slots count from 1
+
+  struct Connection {
+    std::unique_ptr<Datanode> datanode;
+    TimePoint deadline = kNever;
+  };
+
+  Datanode* Find(SlotId slot) {
+    const auto found = connections_.find(slot);
+    return found == connections_.end() ? nullptr : found->second.datanode.get();
+  }
+
+  void Forget(SlotId slot) {
+    const auto found = connections_.find(slot);
+    if (found != connections_.end() && found->second.datanode->finished()) {
+      connections_.erase(found);
+    }
+  }
+
+  void ReadInbox() {
+    inbox_->wakeup.Clear();
+    std::vector<Message> messages;
+    inbox_->messages.Receive(&messages);
+    for (Message& message : messages) {
+      if (Order* order = std::get_if<Order>(&message)) {
+        std::visit([this](auto& value) { Obey(value); }, *order);
+      } else if (LookedUp* looked_up = std::get_if<LookedUp>(&message)) {
+        if (Datanode* datanode = Find(looked_up->slot); datanode != nullptr) {
+          datanode->OnLookedUp(looked_up->result.addresses, looked_up->result.error);
+          Forget(looked_up->slot);
+        }
+      } else if (const SlotId slot = std::get<CancelThrough>(message).slot;
+                 Datanode* datanode = Find(slot)) {
+        datanode->OnCancelled();
+        Forget(slot);
+      }
+    }
+  }
+
+  void Obey(ConnectOrder& order) {
+    const SlotId slot = order.slot;
+    Connection& connection = connections_[slot];
+    connection.datanode = std::make_unique<Datanode>(this, slot);
+    connection.datanode->Connect(std::move(order));
+    Forget(slot);
+  }
+  void Obey(RunOrder& order) {
+    if (Datanode* datanode = Find(order.slot); datanode != nullptr) {
+      datanode->Run(std::move(order));
+    }
+  }
+  void Obey(CancelOrder& order) {
+    if (Datanode* datanode = Find(order.slot); datanode != nullptr) {
+      datanode->Cancel(order);
+    }
+  }
+  void Obey(CloseOrder& order) {
+    if (Datanode* datanode = Find(order.slot); datanode != nullptr) {
+      datanode->Close(order);
+      Forget(order.slot);
+    }
+  }
+  void Obey(StopOrder& order) {
+    for (SlotId slot : order.lent) {
+      if (Datanode* datanode = Find(slot); datanode != nullptr) {
+        datanode->Abandon();
+      }
+    }
+    stopped_ = true;
+  }
+
+  void Expire() {
+    const TimePoint now = Now();
+    while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+      const SlotId slot = deadlines_.begin()->second;
+      deadlines_.erase(deadlines_.begin());
+      Connection& connection = connections_.at(slot);
+      connection.deadline = kNever;
+      connection.datanode->OnDeadline();
+      Forget(slot);
+    }
+  }
+
+  const std::shared_ptr<Worker::Inbox> inbox_;
+  Channel<Completion>* const completions_;
+  HelperPool* const helpers_;
+  Poller poller_;
+  std::set<std::pair<TimePoint, SlotId>> deadlines_;
+  std::unordered_map<SlotId, Connection> connections_;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Worker>> Worker::Start(int index, Channel<Completion>* completions,
+                                              HelperPool* helpers) {
+  std::unique_ptr<Worker> worker(new Worker);
+  worker->inbox_ = std::make_shared<Inbox>();
+  Result<std::thread> thread =
+      StartThread("pooler-w" + std::to_string(index),
+                  [inbox = worker->inbox_, completions, helpers] {
+                    Loop(inbox, completions, helpers).Run();
+                  });
+  if (!thread.ok()) {
+    return thread.status();
+  }
+  worker->thread_ = std::move(thread.value());
+  return worker;
+}
+
+Worker::~Worker() {
+  if (thread_.joinable()) {
+    Send(StopOrder{});
+    thread_.join();
+  }
+}
+
+void Worker::Send(Order order) { inbox_->messages.Send(std::move(order)); }
+
+}  // namespace polarx
