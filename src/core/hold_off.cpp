@@ -24,7 +24,10 @@ bool HoldOff::Fail(const Status& status, TimePoint now, double jitter) {
   return change;
 }
 
-bool HoldOff::Clear() { return std::exchange(failures_, 0) > 0; }
+bool HoldOff::Clear() {
+  proven_ = false;
+  return std::exchange(failures_, 0) > 0;
+}
 
 Status HoldOff::Refusal(TimePoint now) const {
   const double seconds =
@@ -33,7 +36,12 @@ Status HoldOff::Refusal(TimePoint now) const {
   std::snprintf(when, sizeof(when), "The next attempt is in %.1f s.", seconds);
   std::string detail = status_.detail();
   detail += detail.empty() ? "" : " ";
-  return Status(status_.sqlstate(), status_.message(), detail + when, status_.hint());
+  // A node that is out of reach is one thing to a session, whatever the datanode calls it: its own
+  // 53300 or 57P03 would read like this pooler's.
+  return Status(ScopeOfFailure(status_.sqlstate()) == FailureScope::kNode
+                    ? sqlstate::kConnectionFailed
+                    : status_.sqlstate(),
+                status_.message(), detail + when, status_.hint());
 }
 
 }  // namespace polarx

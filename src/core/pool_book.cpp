@@ -231,13 +231,24 @@ void PoolBook::OnConnectFailed(Slot* slot, const Status& status, TimePoint now) 
   Pool* pool = slot->pool;
   ++pool->counters.connect_failures;
   const bool obsolete = pool->obsolete;
+  const bool asked = AskedSince(*pool->node, slot->state_since);
   pool->Move(slot, SlotState::kClosing, now);
   slots_.erase(slot->id);
   pool->Remove(slot);
   if (!obsolete) {
     Fail(pool, status, now);
+    if (asked) {
+      (pool->node->hold_off.active() ? pool->node->hold_off : pool->hold_off).Prove();
+    }
   }
   MarkNode(pool->node);
+}
+
+// Did a request wait when that attempt began?
+bool PoolBook::AskedSince(const Node& node, TimePoint began) const {
+  return std::any_of(node.pools.begin(), node.pools.end(), [began](const Pool* pool) {
+    return !pool->queue.empty() && pool->queue.front()->arrived_at <= began;
+  });
 }
 
 void PoolBook::Fail(Pool* pool, const Status& status, TimePoint now) {
@@ -247,6 +258,9 @@ void PoolBook::Fail(Pool* pool, const Status& status, TimePoint now) {
     return;
   }
   RecoverNode(node);  // it answered
+  if (!pool->hold_off.Permits(now)) {
+    return;  // an attempt from before the failure that is known
+  }
   if (pool->hold_off.Fail(status, now, Jitter())) {
     actions_->Log(status.message(), status.detail());
   }
@@ -255,6 +269,9 @@ void PoolBook::Fail(Pool* pool, const Status& status, TimePoint now) {
 
 void PoolBook::FailNode(Node* node, const Status& status, TimePoint now) {
   node->known_up = false;
+  if (!node->hold_off.Permits(now)) {
+    return;  // an attempt from before the failure that is known
+  }
   if (node->hold_off.Fail(status, now, Jitter())) {
     actions_->Log(status.message(), status.detail());
   }

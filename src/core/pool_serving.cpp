@@ -198,16 +198,19 @@ bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket) const {
   return older > coming;
 }
 
-bool PoolBook::CanOpen(const Pool& pool, TimePoint now) const {
+bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
   const Node& node = *pool.node;
   if (pool.obsolete || node.total() >= LimitsOf(node).max_size) {
     return false;
   }
   const int connecting = node.count(SlotState::kConnecting);
-  if (node.hold_off.active()) {
+  const auto holds = [for_ticket](const HoldOff& hold_off) {
+    return for_ticket ? hold_off.proven() : hold_off.active();
+  };
+  if (holds(node.hold_off)) {
     return node.hold_off.Permits(now) && connecting == 0;
   }
-  if (pool.hold_off.active()) {
+  if (holds(pool.hold_off)) {
     return pool.hold_off.Permits(now) && pool.count(SlotState::kConnecting) == 0;
   }
   return connecting < kParallelConnects;
@@ -225,7 +228,7 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   }
   const Sizes sizes = pool->sizes();
   int missing = static_cast<int>(pool->queue.size()) - sizes.idle - sizes.connecting;
-  while (missing > 0 && CanOpen(*pool, now)) {
+  while (missing > 0 && CanOpen(*pool, true, now)) {
     Open(pool, now);
     --missing;
   }
@@ -276,8 +279,8 @@ void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
   if (sizes.idle > 0) {
     return;  // its tickets wait for other pools
   }
-  const HoldOff* hold_off = node->hold_off.active()   ? &node->hold_off
-                            : pool->hold_off.active() ? &pool->hold_off
+  const HoldOff* hold_off = node->hold_off.proven()   ? &node->hold_off
+                            : pool->hold_off.proven() ? &pool->hold_off
                                                       : nullptr;
   if (hold_off != nullptr && sizes.resetting == 0) {
     // The probe under way, if any, is for the first; the others learn the truth at once.
@@ -350,7 +353,7 @@ Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint no
 // Opens one slot that the pool's minima ask for; false: none.
 bool PoolBook::Fill(Pool* pool, TimePoint now) {
   const Node& node = *pool->node;
-  if (node.fill_blocked_until > now || !CanOpen(*pool, now)) {
+  if (node.fill_blocked_until > now || !CanOpen(*pool, false, now)) {
     return false;
   }
   const bool in_use = pool->InUse(now, settings_.pool_conn_keepalive);

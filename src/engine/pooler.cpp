@@ -191,7 +191,7 @@ void Pooler::Impl::Serve(TimePoint now) {
     book_.Maintain(now);
     next_maintenance_ = After(now, book_.settings().pool_maintenance_timeout);
   }
-  book_.EndTurn(now);
+  book_.EndTurn(Now());  // what serving took so far belongs to the time of an acquire
   if (now >= next_stat_line_) {
     PrintStats(now);
     next_stat_line_ = After(now, book_.settings().pool_print_stat_timeout);

@@ -126,7 +126,7 @@ class Pooler::Impl : public PoolActions {
   const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   HelperPool helpers_;
   std::vector<std::unique_ptr<Worker>> workers_;
-  std::size_t next_worker_ = 0;
+  std::map<NodeId, std::size_t> next_worker_;
   bool stopped_ = false;
   bool all_joined_ = true;
 

@@ -14,8 +14,10 @@ namespace polarx {
 
 void Pooler::Impl::Connect(Slot* slot) {
   const Settings& settings = book_.settings();
-  slot->thread = static_cast<int>(next_worker_++ % workers_.size());
-  const std::string& node = slot->pool->node->definition.name;
+  const NodeDefinition& definition = slot->pool->node->definition;
+  const std::string& node = definition.name;
+  // Node by node in turn: else the connections of one node could all meet on one thread.
+  slot->thread = static_cast<int>((definition.id + next_worker_[definition.id]++) % workers_.size());
   constexpr int kReserve = 8;
   if (FdsUsed() + kReserve > config_.fd_limit) {
     mailbox_->completions.Send(ConnectFailed{

@@ -252,5 +252,31 @@ TEST_F(PoolBookTest, AnEvictedMinimumIsNotRefilledWhileRequestsHadToWait) {
   EXPECT_GE(connects_, connects);
 }
 
+TEST_F(PoolBookTest, ARefillThatFailedTurnsNoRequestAway) {
+  settings_.min_pool_size = 1;
+  Open();
+  FailConnects(Status("08001", "refused"));
+  ASSERT_TRUE(book_->FindNode(kNode)->hold_off.active());
+  Ask(1);
+  EndTurn();
+  EXPECT_EQ(RejectionOf(1), "");
+  ConnectAll();
+  EXPECT_EQ(held_[1].size(), 1u);
+}
+
+TEST_F(PoolBookTest, ARequestIsJudgedByAnAttemptThatBeganAfterIt) {
+  settings_.min_pool_size = 1;
+  Open();
+  Pass(milliseconds(1));
+  Ask(1);
+  EndTurn();
+  FailConnects(Status("57P03", "the database system is starting up"));  // the refill's, then its own
+  EXPECT_EQ(RejectionOf(1), "08001");
+  EXPECT_GT(connects_, 2) << "an attempt of its own";
+  Ask(2);
+  EndTurn();
+  EXPECT_EQ(RejectionOf(2), "08001") << "the next one is turned away at once";
+}
+
 }  // namespace
 }  // namespace polarx

@@ -335,6 +335,7 @@ int ConnectTo(int listener) {
 // Exit code 0: hung up on without having got a byte.
 [[noreturn]] void BeHostile(int listener, int connected) {
   const int socket = ConnectTo(listener);
+  ::close(listener);  // this copy would keep it alive
   char byte = 0;
   if (socket < 0 || ::write(connected, &byte, 1) != 1) {
     ::_exit(1);

@@ -13,6 +13,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "polarx_pooler/core/time.h"
@@ -186,6 +187,18 @@ TEST(HelperPoolTest, StopDropsWhatWaitsAndWhatComesLater) {
   }
   EXPECT_TRUE(late.expired());
   gate->Open();
+  EXPECT_TRUE(gate->WaitForPassed(1));
+}
+
+TEST(HelperPoolTest, WhatATaskOwnsMayAskForMoreWhenItGoes) {
+  auto gate = MakeGate();
+  gate->Open();
+  HelperPool pool(1, 1);
+  std::shared_ptr<int> owned(new int(1), [&pool, gate](int* value) {
+    delete value;
+    pool.Run("key", [gate] { gate->Enter(); });
+  });
+  pool.Run("key", [owned = std::move(owned)] {});
   EXPECT_TRUE(gate->WaitForPassed(1));
 }
 

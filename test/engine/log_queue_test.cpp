@@ -87,6 +87,21 @@ TEST(LogQueueTest, TellsTheLossBeforeWhatCameLater) {
   EXPECT_EQ(last.back(), "late");
 }
 
+TEST(LogQueueTest, ARecordWithoutPlaceForTheLossBeforeItIsLostToo) {
+  LogQueue queue;
+  for (std::size_t i = 0; i < LogQueue::kCapacity + 1; ++i) {
+    queue.Push(LogSeverity::kLog, "early");
+  }
+  LogRecord record;
+  ASSERT_TRUE(queue.Pop(&record));
+  queue.Push(LogSeverity::kLog, "late");
+  std::string last;
+  while (queue.Pop(&record)) {
+    last = record.message;
+  }
+  EXPECT_EQ(last, "pooler log messages lost: 2");
+}
+
 TEST(LogQueueTest, TakesRecordsOfManyThreads) {
   constexpr int kThreads = 4;
   constexpr int kEach = 200;

@@ -150,7 +150,8 @@ class PoolBook {
   Slot* LiveIdle(Pool* pool, TimePoint now);
   bool TryGrant(Ticket* ticket, TimePoint now);
   void Hand(Slot* slot, const Ticket& ticket, TimePoint now);
-  bool CanOpen(const Pool& pool, TimePoint now) const;
+  bool CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const;
+  bool AskedSince(const Node& node, TimePoint began) const;
   void Open(Pool* pool, TimePoint now);
   void OpenForTickets(Pool* pool, TimePoint now);
   bool Evict(Pool* beneficiary, TimePoint now);

@@ -1,0 +1,138 @@
+// The C interface for other extensions, and the end of leases that a borrower has not released; in
+// a backend, on its only thread.
+#include <libpq-fe.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
+
+#pragma GCC visibility push(default)
+#include "polarx_pooler.h"
+#pragma GCC visibility pop
+
+#include "client.h"
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+constexpr int kSynchronizeLimitMs = 100;  // for all forgotten leases of a transaction together
+
+bool Working(const PolarxLease* lease) {
+  return PQtransactionStatus(lease->conn) == PQTRANS_ACTIVE ||
+         PQpipelineStatus(lease->conn) != PQ_PIPELINE_OFF;
+}
+
+// Gives back the borrowed leases that were acquired at `level` or deeper.
+void ReleaseForgotten(int level) noexcept {
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (lease->borrowed && lease->acquired_level >= level && Working(lease)) {
+      ClientCancel(lease);
+    }
+  }
+  const TimePoint deadline = Now() + std::chrono::milliseconds(kSynchronizeLimitMs);
+  PolarxLease* next;
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
+    next = lease->next;
+    if (!lease->borrowed || lease->acquired_level < level) {
+      continue;
+    }
+    protocol::ReleaseKind kind = protocol::ReleaseKind::kClean;
+    if (Working(lease)) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
+      const int limit_ms = static_cast<int>(std::max<long long>(left, 1));
+      if (ProcDiePending || !ClientSynchronize(lease, limit_ms)) {
+        kind = protocol::ReleaseKind::kClose;
+      }
+    }
+    ClientRelease(lease, kind);
+  }
+}
+
+void AtTransactionEnd(XactEvent event, void* /*arg*/) {
+  switch (event) {
+    case XACT_EVENT_COMMIT:
+    case XACT_EVENT_PREPARE:
+    case XACT_EVENT_ABORT:
+      ReleaseForgotten(1);
+      break;
+    default:
+      break;
+  }
+}
+
+void AtSubtransactionEnd(SubXactEvent event, SubTransactionId /*id*/, SubTransactionId /*parent*/,
+                         void* /*arg*/) {
+  const int level = GetCurrentTransactionNestLevel();
+  if (event == SUBXACT_EVENT_ABORT_SUB) {
+    ReleaseForgotten(level);
+  } else if (event == SUBXACT_EVENT_COMMIT_SUB) {
+    for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+      if (lease->borrowed) {
+        lease->acquired_level = std::min(lease->acquired_level, level - 1);
+      }
+    }
+  }
+}
+
+void WatchTransactions() {
+  static bool watched = false;
+  if (!watched) {
+    RegisterXactCallback(AtTransactionEnd, nullptr);
+    RegisterSubXactCallback(AtSubtransactionEnd, nullptr);
+    watched = true;
+  }
+}
+
+int CompareIds(const void* left, const void* right) {
+  return oid_cmp(&static_cast<const NodeRef*>(left)->id, &static_cast<const NodeRef*>(right)->id);
+}
+
+void CheckDifferent(const NodeRef* nodes, int count) {
+  auto* sorted = static_cast<NodeRef*>(palloc(sizeof(NodeRef) * count));
+  memcpy(sorted, nodes, sizeof(NodeRef) * count);
+  qsort(sorted, count, sizeof(NodeRef), CompareIds);
+  for (int i = 1; i < count; ++i) {
+    if (sorted[i].id == sorted[i - 1].id) {
+      ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                      errmsg("datanode \"%s\" is named twice in one request", sorted[i].name)));
+    }
+  }
+  pfree(sorted);
+}
+
+}  // namespace
+}  // namespace polarx
+
+void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** leases) {
+  polarx::ClientCheckCount(count);
+  polarx::WatchTransactions();
+  auto* refs = static_cast<polarx::NodeRef*>(palloc(sizeof(polarx::NodeRef) * count));
+  for (int i = 0; i < count; ++i) {
+    polarx::ClientResolveNode(nodes[i], &refs[i]);
+  }
+  polarx::CheckDifferent(refs, count);
+  polarx::ClientAcquire(refs, count, leases);
+  for (int i = 0; i < count; ++i) {
+    leases[i]->borrowed = true;
+  }
+  pfree(refs);
+}
+
+pg_conn* polarx_pooler_connection(PolarxLease* lease) { return lease->conn; }
+
+const char* polarx_pooler_node(PolarxLease* lease) { return lease->node_name; }
+
+void polarx_pooler_cancel(PolarxLease* lease) { polarx::ClientCancel(lease); }
+
+void polarx_pooler_release(PolarxLease* lease, PolarxReleaseKind kind) {
+  using polarx::protocol::ReleaseKind;
+  if (lease != nullptr) {
+    polarx::ClientRelease(lease, kind == POLARX_RELEASE_CLEAN ? ReleaseKind::kClean
+                                 : kind == POLARX_RELEASE_IN_TRANSACTION
+                                     ? ReleaseKind::kInTransaction
+                                     : ReleaseKind::kClose);
+  }
+}

@@ -1,0 +1,96 @@
+// A backend's side of the pooler: attach, acquire, give back, ask. One backend, its only thread.
+#pragma once
+
+#include <cstdint>
+
+#include "polarx_pooler/core/protocol.h"
+
+extern "C" {
+struct pg_conn;
+struct pg_result;
+}
+
+#include "prelude.h"
+
+// The opaque type of the C interface. All leases of this backend are in one list.
+struct PolarxLease {
+  uint64 id;             // in the pooler
+  uint64 attachment;     // number of this backend's attachment that it came by
+  Oid node;              // foreign server
+  Oid role;              // who acquired it
+  char node_name[NAMEDATALEN];
+  pg_conn* conn;
+  int backend_pid;       // of the datanode
+  uint64 catalog_epoch;  // ClientCatalogEpoch() when it was acquired
+  int acquired_level;    // nest level of the (sub)transaction it was acquired in
+  bool cancelled;        // a cancel was sent that no result has shown yet: it may still hit what
+                         // is sent next, so nothing but a release should follow
+  bool borrowed;         // through the C interface: the owner of the lease runs its transactions
+  bool autocommit;       // of one statement outside the local transaction
+  // State of the remote transaction; the transaction's own files use it alone.
+  int begin_level;       // local nest level that it belongs to: rolled back there, it ends; 0: none
+  int remote_level;      // level it has reached, by savepoints s<begin_level + 1>, …; 0: none
+  int release_level;     // savepoint to be released in front of the next statement; 0: none
+  int unread_batches;    // sent without awaiting; their results come before the next statement's
+  bool busy;             // a statement has been sent whose results are not all read
+  bool broken;           // lost or out of sync: to be closed
+  pg_result* result;     // being read; cleared by whoever takes the lease next
+  void* lent_parameters; // protocol::Parameters as lent, owned by client.cpp
+  PolarxLease* next;
+};
+
+namespace polarx {
+
+// One node in a request; name for messages.
+struct NodeRef {
+  Oid id;
+  char name[NAMEDATALEN];
+};
+
+// Grows whenever a server, a user mapping or a role has changed, as far as this backend has heard:
+// a lease kept from before may no longer be the role's due.
+uint64 ClientCatalogEpoch();
+
+// Looks the server up: 42704 if there is none, 42809 if its wrapper is not polarx_pooler,
+// postgres_fdw or dblink_fdw, 42501 without USAGE. 55000 if the library is not preloaded.
+void ClientResolveNode(const char* name, NodeRef* node);
+// Oid of the server, whatever its wrapper and the caller's rights: 42704 if there is none.
+Oid ClientFindNode(const char* name);
+// All servers of the wrapper polarx_pooler by name, USAGE checked for each; palloc'd array.
+NodeRef* ClientAllNodes(int* count);
+
+// 22023 unless one request may name that many nodes.
+void ClientCheckCount(int count);
+// Acquires a connection to each node for the current role, all or none; interruptible. The leases
+// are linked into the backend's list, in the order of `nodes`.
+void ClientAcquire(const NodeRef* nodes, int count, PolarxLease** leases);
+
+// Gives a lease back and frees it. No ereport: safe in abort and exit callbacks.
+void ClientRelease(PolarxLease* lease, protocol::ReleaseKind kind) noexcept;
+// Asks the pooler to cancel what runs on the lease. No ereport.
+void ClientCancel(PolarxLease* lease) noexcept;
+// Brings the lease's connection back in sync, waiting at most `limit_ms` (1 and more) and not
+// interruptibly: reads and drops results, ends COPY, leaves pipeline mode; cancels, once, what
+// still runs and was not cancelled before. No ereport. True: idle, or in an open or failed transaction,
+// nothing unread. False: good for nothing but a kClose.
+bool ClientSynchronize(PolarxLease* lease, int limit_ms) noexcept;
+
+PolarxLease* ClientLeases();  // head of the list, oldest first
+// Does the attachment that it came by still stand? If not it stays usable as a plain connection,
+// but ClientRelease only closes it.
+bool ClientLeaseCurrent(const PolarxLease* lease);
+
+// Requests that the pooler answers by rows, put into `result` (InitMaterializedSRF has been called)
+// through the text input functions of its columns, or by a number. Interruptible; they attach
+// first.
+void ClientShow(protocol::View view, ReturnSetInfo* result);
+void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result);
+int64 ClientClean(Oid node, const char* remote_user);  // InvalidOid, NULL: all
+void ClientReload();
+
+// Waits until the socket is ready for `events` (WL_SOCKET_READABLE, WL_SOCKET_WRITEABLE), handling
+// interrupts; `timeout_ms` -1: no limit; `interruptible` false: no ereport, interrupts and latch
+// are left for later. False: time is over.
+bool ClientWaitSocket(int socket, int events, long timeout_ms, bool interruptible);
+
+}  // namespace polarx

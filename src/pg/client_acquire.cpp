@@ -1,0 +1,197 @@
+// A backend acquires leases: asks the pooler worker, adopts the descriptors that it grants; on its
+// only thread.
+#include <libpq-fe.h>
+
+#include <chrono>
+#include <utility>
+#include <variant>
+
+#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/adopt.h"
+#include "polarx_pooler/engine/pooler_client.h"
+
+#include "client_state.h"
+#include "guc.h"
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+using protocol::Parameters;
+using protocol::ReleaseKind;
+
+// How often an acquire follows a pooler worker that ends while the request waits.
+constexpr int kMostAttempts = 3;
+
+int LeaseCount() {
+  int count = 0;
+  for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    ++count;
+  }
+  return count;
+}
+
+// Everything that may run out is had before the pooler is asked.
+void Prepare(const NodeRef* nodes, int count, PolarxLease** prepared) {
+  for (int i = 0; i < count; ++i) {
+    auto* lease = static_cast<PolarxLease*>(MemoryContextAllocExtended(
+        TopMemoryContext, sizeof(PolarxLease), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_ZERO));
+    const bool out_of_memory = lease == nullptr;
+    if (out_of_memory || !AcquireExternalFD()) {
+      if (!out_of_memory) {
+        pfree(lease);
+      }
+      while (i > 0) {
+        LeaseFree(prepared[--i]);
+      }
+      if (out_of_memory) {
+        ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+      }
+      ereport(ERROR,
+              (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+               errmsg("out of file descriptors for connections to datanodes"),
+               errdetail("This session holds %d leases and asks for %d more; they may take a third "
+                         "of max_files_per_process (%d).",
+                         LeaseCount(), count, max_files_per_process),
+               errhint("Increase max_files_per_process.")));
+    }
+    lease->node = nodes[i].id;
+    lease->role = GetUserId();
+    strlcpy(lease->node_name, nodes[i].name, NAMEDATALEN);
+    lease->catalog_epoch = ClientCatalogEpoch();
+    lease->acquired_level = GetCurrentTransactionNestLevel();
+    prepared[i] = lease;
+  }
+}
+
+void FreeAll(PolarxLease** prepared, int count) noexcept {
+  for (int i = 0; i < count; ++i) {
+    LeaseFree(prepared[i]);
+  }
+}
+
+bool SendAcquire(uint32 request, PolarxLease* const* wanted, int count) noexcept {
+  try {
+    protocol::Acquire acquire;
+    acquire.request = request;
+    acquire.queue_timeout_ms = static_cast<std::uint32_t>(parameters.queue_timeout);
+    for (int i = 0; i < count; ++i) {
+      acquire.wanted.push_back({.node = wanted[i]->node, .role = wanted[i]->role});
+    }
+    return ClientSend(acquire);
+  } catch (...) {
+    ClientHangUp();
+    return false;
+  }
+}
+
+// The pooler forgets the request that an error has ended the wait for.
+void Withdraw() noexcept {
+  Attachment* attachment = ClientAttachment();
+  if (attachment != nullptr && attachment->pending != 0) {
+    (void)ClientSend(protocol::Withdraw{.request = std::exchange(attachment->pending, 0)});
+  }
+}
+
+// The reply is a Granted afterwards, in the attachment.
+void RequestLeases(PolarxLease* const* wanted, int count) {
+  ErrorText error;
+  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    (void)ClientAttach();
+    const uint32 request = ClientNextRequest();
+    if (!SendAcquire(request, wanted, count)) {
+      continue;
+    }
+    switch (ClientAwait(request, kNever, &error)) {
+      case Awaited::kReply:
+        return;
+      case Awaited::kFailed:
+        ThrowError(&error);
+      case Awaited::kGone:
+      case Awaited::kTimeout:
+        break;
+    }
+  }
+  ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                  errmsg("pooler closed the connection while the request waited")));
+}
+
+bool AdoptOne(protocol::GrantedLease granted, UniqueFd fd, PolarxLease* lease, ErrorText* error) {
+  lease->lent_parameters = new Parameters(std::move(granted.parameters));
+  const std::chrono::seconds limit(parameters.pooler_connect_timeout);
+  Result<PGconn*> conn = AdoptConnection(std::move(fd), granted.backend_pid,
+                                         *static_cast<Parameters*>(lease->lent_parameters), limit);
+  if (!conn.ok()) {
+    KeepError(conn.status(), error);
+    return false;
+  }
+  lease->conn = conn.value();
+  lease->backend_pid = granted.backend_pid;
+  return true;
+}
+
+// Wraps every granted descriptor. False: all are given back and freed, *error says why.
+bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
+  bool adopted = false;
+  try {
+    Attachment* attachment = ClientAttachment();
+    ClientReply reply = std::exchange(attachment->reply, {});
+    auto* granted = std::get_if<protocol::Granted>(&reply.reply);
+    if (granted == nullptr || granted->leases.size() != static_cast<size_t>(count) ||
+        reply.fds.size() != static_cast<size_t>(count)) {
+      ClientHangUp();
+      KeepPlainError(sqlstate::kProtocolViolation, "pooler granted what was not asked for", error);
+    } else {
+      for (int i = 0; i < count; ++i) {
+        lent[i]->id = granted->leases[i].lease;
+        lent[i]->attachment = attachment->number;
+      }
+      adopted = true;
+      for (int i = 0; adopted && i < count; ++i) {
+        adopted = AdoptOne(std::move(granted->leases[i]), std::move(reply.fds[i]), lent[i], error);
+      }
+    }
+  } catch (...) {
+    adopted = false;
+    KeepOutOfMemory(error);
+  }
+  for (int i = 0; !adopted && i < count; ++i) {
+    ClientRelease(lent[i], ReleaseKind::kClean);
+  }
+  return adopted;
+}
+
+}  // namespace
+
+void ClientCheckCount(int count) {
+  if (count < 1 || count > static_cast<int>(protocol::kMaxNodes)) {
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("number of nodes in one request must be between 1 and %d",
+                           static_cast<int>(protocol::kMaxNodes)),
+                    errdetail("It is %d.", count)));
+  }
+}
+
+void ClientAcquire(const NodeRef* nodes, int count, PolarxLease** acquired) {
+  ClientCheckCount(count);
+  Prepare(nodes, count, acquired);
+  PG_TRY();
+  {
+    RequestLeases(acquired, count);
+  }
+  PG_CATCH();
+  {
+    Withdraw();
+    FreeAll(acquired, count);
+    PG_RE_THROW();
+  }
+  PG_END_TRY();
+  ErrorText error;
+  if (!AdoptAll(acquired, count, &error)) {
+    ThrowError(&error);
+  }
+  LeaseAppend(acquired, count);
+}
+
+}  // namespace polarx

@@ -1,0 +1,201 @@
+// A backend finds the pooler worker of its database, has it started where none runs, and attaches
+// to it; on its only thread.
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/pooler_client.h"
+
+#include "client_state.h"
+#include "guc.h"
+#include "registry.h"
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+Attachment* attachment = nullptr;
+uint64 attachments = 0;  // so far
+
+long MillisecondsLeft(TimePoint deadline) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
+  return static_cast<long>(std::max<long long>(left, 0));
+}
+
+const char* DatabaseName() {
+  const char* name = get_database_name(MyDatabaseId);
+  return name != nullptr ? name : "";
+}
+
+[[noreturn]] void ThrowNotRunning(const char* detail, const char* hint) {
+  ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                  errmsg("pooler worker of database \"%s\" is not running", DatabaseName()),
+                  detail != nullptr ? errdetail_internal("%s", detail) : 0,
+                  hint != nullptr ? errhint("%s", hint) : 0));
+  pg_unreachable();
+}
+
+[[noreturn]] void ThrowNotReady(const WorkerEntry* entry) {
+  if (entry->state == WorkerState::kStopped) {
+    ThrowNotRunning("It was stopped by an administrator.", "Run pooler.start() to start it.");
+  }
+  if (entry->blocked_by != 0) {
+    ThrowNotRunning(psprintf("Process %d runs a command that needs the database for itself.",
+                             static_cast<int>(entry->blocked_by)),
+                    nullptr);
+  }
+  if (entry->reason[0] != '\0') {
+    ThrowNotRunning(psprintf("Its last start failed: %s", entry->reason),
+                    strstr(entry->reason, "max_worker_processes") != nullptr
+                        ? "Consider increasing max_worker_processes."
+                        : nullptr);
+  }
+  ThrowNotRunning(psprintf("It did not become ready within %d s.",
+                           parameters.pooler_connect_timeout),
+                  "Consider increasing pooler.pooler_connect_timeout.");
+}
+
+// Returns the entry of a worker that is ready.
+void WaitForWorker(TimePoint deadline, WorkerEntry* entry) {
+  if (RegistryLookup(MyDatabaseId, entry)) {
+    if (entry->state == WorkerState::kReady) {
+      return;
+    }
+    if (entry->state == WorkerState::kStopped) {
+      ThrowNotReady(entry);
+    }
+  }
+  if (!OidIsValid(get_extension_oid("polarx_pooler", true))) {
+    ThrowNotRunning("The extension is not installed in this database.",
+                    "Run CREATE EXTENSION polarx_pooler.");
+  }
+  RegistryRequestStart(MyDatabaseId, false);
+  if (!RegistryWaitReady(MyDatabaseId, static_cast<int>(MillisecondsLeft(deadline)), entry)) {
+    ThrowNotReady(entry);
+  }
+}
+
+// Connects and sends the attach. On success `attachment` stands, unconfirmed.
+bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) noexcept {
+  try {
+    Result<std::optional<PoolerClient>> channel = PoolerClient::Connect(path, entry->pid);
+    if (!channel.ok()) {
+      KeepError(channel.status(), error);
+      return false;
+    }
+    attachment = new Attachment;
+    attachment->channel = std::move(*channel.value());
+    attachment->number = ++attachments;
+    ReserveExternalFD();
+    const protocol::Attach attach{.version = protocol::kVersion, .generation = entry->generation};
+    if (const Status sent = attachment->channel.Send(attach); !sent.ok()) {
+      KeepError(sent, error);
+      ClientHangUp();
+      return false;
+    }
+    return true;
+  } catch (...) {
+    KeepOutOfMemory(error);
+    ClientHangUp();
+    return false;
+  }
+}
+
+void OpenWaitSet() {
+  WaitEventSet* set = CreateWaitEventSet(TopMemoryContext, 3);
+  attachment->wait_set = set;
+  AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+  AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+  AddWaitEventToSet(set, WL_SOCKET_READABLE, attachment->channel.fd(), nullptr, nullptr);
+}
+
+// True: attached. False: *error says why not, and it may work with another look at the registry.
+bool TryAttach(const WorkerEntry* entry, TimePoint deadline, ErrorText* error) {
+  char path[MAXPGPATH];
+  RegistrySocketPath(MyDatabaseId, path, sizeof(path));
+  if (!OpenChannel(path, entry, error)) {
+    return false;
+  }
+  OpenWaitSet();
+  switch (ClientAwait(0, deadline, error)) {
+    case Awaited::kReply:
+      attachment->confirmed = true;
+      return true;
+    case Awaited::kFailed:
+      ClientHangUp();
+      if (strcmp(error->sqlstate, sqlstate::kCannotConnectNow) != 0) {
+        ThrowError(error);
+      }
+      return false;
+    case Awaited::kGone:
+      KeepPlainError(sqlstate::kCannotConnectNow, "pooler closed the connection", error);
+      return false;
+    case Awaited::kTimeout:
+      ClientHangUp();
+      KeepPlainError(sqlstate::kCannotConnectNow,
+                     "pooler did not answer within pooler.pooler_connect_timeout", error);
+      return false;
+  }
+  return false;
+}
+
+// Drops what has come unasked. False: the pooler is gone.
+bool DropOldReplies() noexcept {
+  try {
+    for (;;) {
+      const Result<std::optional<ClientReply>> reply = attachment->channel.Receive();
+      if (!reply.ok() || !reply.value().has_value()) {
+        return reply.ok();
+      }
+    }
+  } catch (...) {
+    return false;
+  }
+}
+
+}  // namespace
+
+Attachment* ClientAttachment() noexcept { return attachment; }
+
+Attachment* ClientAttach() {
+  RegistryRequire();
+  if (attachment != nullptr && attachment->confirmed && DropOldReplies()) {
+    attachment->pending = 0;
+    return attachment;
+  }
+  ClientHangUp();
+  ClientPrepareExit();
+  const TimePoint deadline = Now() + std::chrono::seconds(parameters.pooler_connect_timeout);
+  for (;;) {
+    WorkerEntry entry;
+    ErrorText error;
+    WaitForWorker(deadline, &entry);
+    if (TryAttach(&entry, deadline, &error)) {
+      return attachment;
+    }
+    if (Now() >= deadline) {
+      ThrowError(&error);
+    }
+    // The registry may not know yet that the worker has ended, or its backlog is full.
+    (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
+                    PG_WAIT_EXTENSION);
+    ResetLatch(MyLatch);
+    CHECK_FOR_INTERRUPTS();
+  }
+}
+
+void ClientHangUp() noexcept {
+  Attachment* old = std::exchange(attachment, nullptr);
+  if (old == nullptr) {
+    return;
+  }
+  if (old->wait_set != nullptr) {
+    FreeWaitEventSet(old->wait_set);
+  }
+  delete old;
+  ReleaseExternalFD();
+}
+
+}  // namespace polarx

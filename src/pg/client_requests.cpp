@@ -1,0 +1,123 @@
+// Requests that the pooler worker answers by rows or by a number; in a backend, on its only thread.
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
+
+#include "client_state.h"
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+// Builds the request in a frame of its own, which no ereport jumps over. False: the pooler is gone.
+template <typename Build>
+bool Send(Build build) noexcept {
+  try {
+    return ClientSend(build());
+  } catch (...) {
+    return false;
+  }
+}
+
+// The reply is in the attachment afterwards.
+void Await(uint32 request, bool sent) {
+  ErrorText error;
+  switch (sent ? ClientAwait(request, kNever, &error) : Awaited::kGone) {
+    case Awaited::kReply:
+      return;
+    case Awaited::kFailed:
+      ThrowError(&error);
+    case Awaited::kGone:
+    case Awaited::kTimeout:
+      ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                      errmsg("pooler closed the connection before it answered")));
+  }
+}
+
+[[noreturn]] void ThrowUnexpected() {
+  ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+                  errmsg("pooler answered what was not asked for")));
+  pg_unreachable();
+}
+
+char* TextOf(std::optional<std::string>& value) noexcept {
+  return value.has_value() ? value->data() : nullptr;
+}
+
+// Puts the rows of the reply into `result`; they stay on the heap if an input function errs.
+void StoreRows(ReturnSetInfo* result) {
+  auto* rows = std::get_if<protocol::Rows>(&ClientAttachment()->reply.reply);
+  if (rows == nullptr) {
+    ThrowUnexpected();
+  }
+  AttInMetadata* columns = TupleDescGetAttInMetadata(result->setDesc);
+  const int width = result->setDesc->natts;
+  char** values = static_cast<char**>(palloc(sizeof(char*) * width));
+  for (protocol::Row& row : rows->rows) {
+    if (row.size() != static_cast<size_t>(width)) {
+      ThrowUnexpected();
+    }
+    for (int i = 0; i < width; ++i) {
+      values[i] = TextOf(row[i]);
+    }
+    HeapTuple tuple = BuildTupleFromCStrings(columns, values);
+    tuplestore_puttuple(result->setResult, tuple);
+    heap_freetuple(tuple);
+  }
+  rows->rows.clear();
+}
+
+int64 NumberReplied() {
+  const auto* done = std::get_if<protocol::Done>(&ClientAttachment()->reply.reply);
+  if (done == nullptr) {
+    ThrowUnexpected();
+  }
+  return done->value;
+}
+
+}  // namespace
+
+void ClientShow(protocol::View view, ReturnSetInfo* result) {
+  (void)ClientAttach();
+  const uint32 request = ClientNextRequest();
+  Await(request, Send([=] { return protocol::Show{.request = request, .view = view}; }));
+  StoreRows(result);
+}
+
+void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result) {
+  (void)ClientAttach();
+  const uint32 request = ClientNextRequest();
+  const Oid role = GetUserId();
+  Await(request, Send([=] {
+    protocol::Ping ping{.request = request, .role = role, .nodes = {}};
+    for (int i = 0; i < count; ++i) {
+      ping.nodes.push_back(nodes[i].id);
+    }
+    return ping;
+  }));
+  StoreRows(result);
+}
+
+int64 ClientClean(Oid node, const char* remote_user) {
+  (void)ClientAttach();
+  const uint32 request = ClientNextRequest();
+  Await(request, Send([=] {
+    return protocol::Clean{.request = request,
+                           .node = node,
+                           .remote_user = remote_user != nullptr ? remote_user : ""};
+  }));
+  return NumberReplied();
+}
+
+void ClientReload() {
+  (void)ClientAttach();
+  const uint32 request = ClientNextRequest();
+  Await(request, Send([=] { return protocol::Reload{.request = request}; }));
+  (void)NumberReplied();
+}
+
+}  // namespace polarx

@@ -1,0 +1,180 @@
+// A backend sends frames to the pooler worker, and waits for replies and sockets; on its only
+// thread.
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <utility>
+#include <variant>
+
+#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/pooler_client.h"
+
+#include "client_state.h"
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+constexpr int kSocketPosition = 2;  // in the wait set
+constexpr int kSendLimitMs = 1000;
+constexpr long kLongestWaitMs = 60'000;
+
+// The time left of `deadline` for one wait, rounded up.
+long WaitTime(TimePoint deadline) {
+  if (deadline == kNever) {
+    return kLongestWaitMs;
+  }
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
+  return static_cast<long>(std::clamp<long long>(left, 0, kLongestWaitMs));
+}
+
+uint32 RequestOf(const protocol::Reply& reply) {
+  struct Visitor {
+    uint32 operator()(const protocol::Attached&) const { return 0; }
+    uint32 operator()(const protocol::Granted& granted) const { return granted.request; }
+    uint32 operator()(const protocol::Failed& failed) const { return failed.request; }
+    uint32 operator()(const protocol::Rows& rows) const { return rows.request; }
+    uint32 operator()(const protocol::Done& done) const { return done.request; }
+  };
+  return std::visit(Visitor{}, reply);
+}
+
+enum class Taken { kReply, kFailed, kNothing, kGone };
+
+// Looks for the reply to `request`; replies to requests that were given up go, and with them the
+// descriptors they brought.
+Taken TakeReply(Attachment* attachment, uint32 request, ErrorText* error) noexcept {
+  try {
+    if (!attachment->channel.Flush().ok()) {
+      return Taken::kGone;
+    }
+    for (;;) {
+      Result<std::optional<ClientReply>> received = attachment->channel.Receive();
+      if (!received.ok()) {
+        return Taken::kGone;
+      }
+      if (!received.value().has_value()) {
+        return Taken::kNothing;
+      }
+      ClientReply& reply = *received.value();
+      if (RequestOf(reply.reply) != request) {
+        continue;
+      }
+      attachment->pending = 0;
+      if (const auto* failed = std::get_if<protocol::Failed>(&reply.reply)) {
+        KeepError(failed->status, error);
+        return Taken::kFailed;
+      }
+      attachment->reply = std::move(reply);
+      return Taken::kReply;
+    }
+  } catch (...) {
+    return Taken::kGone;
+  }
+}
+
+// poll until `deadline`, signals or not. False: time is over.
+bool PollSocket(int socket, short events, TimePoint deadline) noexcept {
+  pollfd wait = {socket, events, 0};
+  for (;;) {
+    const long left = WaitTime(deadline);
+    const int ready = ::poll(&wait, 1, static_cast<int>(left));
+    if (ready > 0 || (ready < 0 && errno != EINTR)) {
+      return true;
+    }
+    if (deadline != kNever && Now() >= deadline) {
+      return false;
+    }
+  }
+}
+
+}  // namespace
+
+uint32 ClientNextRequest() noexcept {
+  static uint32 last = 0;
+  return ++last != 0 ? last : ++last;
+}
+
+bool ClientSend(const protocol::Request& request) noexcept {
+  Attachment* attachment = ClientAttachment();
+  if (attachment == nullptr) {
+    return false;
+  }
+  try {
+    bool sent = attachment->channel.Send(request).ok();
+    const TimePoint deadline = Now() + std::chrono::milliseconds(kSendLimitMs);
+    while (sent && attachment->channel.HasUnsent()) {
+      sent = PollSocket(attachment->channel.fd(), POLLOUT, deadline) && Now() < deadline &&
+             attachment->channel.Flush().ok();
+    }
+    if (sent) {
+      return true;
+    }
+  } catch (...) {
+    // Part of the frame may have gone out, so nothing can follow it.
+  }
+  ClientHangUp();
+  return false;
+}
+
+Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
+  Attachment* attachment = ClientAttachment();
+  attachment->pending = request;
+  for (;;) {
+    switch (TakeReply(attachment, request, error)) {
+      case Taken::kReply:
+        return Awaited::kReply;
+      case Taken::kFailed:
+        return Awaited::kFailed;
+      case Taken::kGone:
+        ClientHangUp();
+        return Awaited::kGone;
+      case Taken::kNothing:
+        break;
+    }
+    if (deadline != kNever && Now() >= deadline) {
+      return Awaited::kTimeout;
+    }
+    ModifyWaitEvent(attachment->wait_set, kSocketPosition,
+                    WL_SOCKET_READABLE |
+                        (attachment->channel.HasUnsent() ? WL_SOCKET_WRITEABLE : 0),
+                    nullptr);
+    WaitEvent event;
+    if (WaitEventSetWait(attachment->wait_set, WaitTime(deadline), &event, 1,
+                         PG_WAIT_EXTENSION) == 1 &&
+        (event.events & WL_LATCH_SET) != 0) {
+      ResetLatch(MyLatch);
+    }
+    CHECK_FOR_INTERRUPTS();
+  }
+}
+
+bool ClientWaitSocket(int socket, int events, long timeout_ms, bool interruptible) {
+  const TimePoint deadline =
+      timeout_ms < 0 ? kNever : Now() + std::chrono::milliseconds(timeout_ms);
+  const short wanted = static_cast<short>(((events & WL_SOCKET_READABLE) != 0 ? POLLIN : 0) |
+                                          ((events & WL_SOCKET_WRITEABLE) != 0 ? POLLOUT : 0));
+  if (!interruptible) {
+    return PollSocket(socket, wanted, deadline);
+  }
+  for (;;) {
+    CHECK_FOR_INTERRUPTS();
+    const int ready = WaitLatchOrSocket(
+        MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events, socket,
+        WaitTime(deadline), PG_WAIT_EXTENSION);
+    if ((ready & WL_SOCKET_MASK) != 0) {
+      return true;
+    }
+    if ((ready & WL_LATCH_SET) != 0) {
+      ResetLatch(MyLatch);
+    }
+    if (deadline != kNever && Now() >= deadline) {
+      return false;
+    }
+  }
+}
+
+}  // namespace polarx

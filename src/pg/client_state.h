@@ -1,0 +1,62 @@
+// What the client's own files share: the attachment to the pooler worker, and errors as plain data
+// that outlive the C++ frames in which they arose. In a backend, on its only thread.
+#pragma once
+
+#include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/pooler_client.h"
+
+#include "client.h"
+
+namespace polarx {
+
+// A Status that an ereport may jump away from; longer texts are cut.
+struct ErrorText {
+  char sqlstate[6];
+  char message[1024];
+  char detail[1024];
+  char hint[512];
+};
+
+void KeepError(const Status& status, ErrorText* error) noexcept;
+void KeepPlainError(const char* sqlstate, const char* message, ErrorText* error) noexcept;
+void KeepOutOfMemory(ErrorText* error) noexcept;
+[[noreturn]] void ThrowError(const ErrorText* error);
+
+// On the heap, so that no frame has to be unwound for it.
+struct Attachment {
+  PoolerClient channel;
+  uint64 number = 0;             // of this backend's attachments
+  bool confirmed = false;        // the pooler has answered Attached
+  WaitEventSet* wait_set = nullptr;  // latch, postmaster death, the channel's socket
+  uint32 pending = 0;            // request whose reply has not come, 0: none
+  ClientReply reply;             // taken by ClientAwait, valid until the next one
+};
+
+// Attached to the pooler worker of this database afterwards, which is started if need be; waits at
+// most pooler.pooler_connect_timeout, interruptibly. Replies to requests that were given up are
+// dropped.
+Attachment* ClientAttach();
+// NULL: not attached, or the pooler was found gone.
+Attachment* ClientAttachment() noexcept;
+// Hangs up.
+void ClientHangUp() noexcept;
+// Before the first attach: leases are given back when this process exits.
+void ClientPrepareExit();
+
+// Number for a request that wants a reply.
+uint32 ClientNextRequest() noexcept;
+// Sends the frame, the whole of it within a second. False: the pooler is gone, or memory is used
+// up; then it has been hung up on.
+bool ClientSend(const protocol::Request& request) noexcept;
+
+enum class Awaited { kReply, kFailed, kGone, kTimeout };
+
+// Waits, interruptibly, for the reply to `request` (0: to the attach). kFailed: *error says why.
+// kGone: the pooler has hung up; the attachment is no more.
+Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error);
+
+// Frees what Prepare in client_acquire.cpp made, neither released nor linked.
+void LeaseFree(PolarxLease* lease) noexcept;
+void LeaseAppend(PolarxLease* const* added, int count) noexcept;
+
+}  // namespace polarx

@@ -1,0 +1,25 @@
+// The library is set up here when a process loads it; in the postmaster while preloading, else in
+// the backend that first needs it.
+#include "guc.h"
+#include "launcher.h"
+#include "registry.h"
+#include "utility_hook.h"
+
+#include "prelude.h"
+
+extern "C" {
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+}
+
+void _PG_init(void) {
+  polarx::DefineParameters();
+  // Later than preloading there is neither shared memory to be had nor a static worker: the library
+  // then only serves what needs none of them.
+  if (process_shared_preload_libraries_in_progress) {
+    polarx::RegistryReserve();
+    polarx::RegisterLauncher();
+    polarx::InstallUtilityHook();
+  }
+}

@@ -1,0 +1,101 @@
+// Foreign servers are looked up by name here, with the right to use them; in a backend, on its only
+// thread.
+#include "client.h"
+#include "registry.h"
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+constexpr const char* kWrapper = "polarx_pooler";
+constexpr const char* kWrappers[] = {kWrapper, "postgres_fdw", "dblink_fdw"};
+
+bool IsWrapperOfNodes(const char* name) {
+  for (const char* wrapper : kWrappers) {
+    if (strcmp(name, wrapper) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void CheckUsage(Oid server, const char* name) {
+  const AclResult allowed = pg_foreign_server_aclcheck(server, GetUserId(), ACL_USAGE);
+  if (allowed != ACLCHECK_OK) {
+    aclcheck_error(allowed, OBJECT_FOREIGN_SERVER, name);
+  }
+}
+
+uint64 catalog_epoch = 0;
+
+void NoteCatalogChange(Datum /*arg*/, int /*cache*/, uint32 /*hash*/) { ++catalog_epoch; }
+
+int CompareNames(const void* left, const void* right) {
+  return strcmp(static_cast<const NodeRef*>(left)->name, static_cast<const NodeRef*>(right)->name);
+}
+
+}  // namespace
+
+uint64 ClientCatalogEpoch() {
+  static bool watched = false;
+  if (!watched) {
+    for (const int cache :
+         {FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, USERMAPPINGOID, AUTHOID, AUTHMEMROLEMEM}) {
+      CacheRegisterSyscacheCallback(cache, NoteCatalogChange, static_cast<Datum>(0));
+    }
+    watched = true;
+  }
+  return catalog_epoch;
+}
+
+void ClientResolveNode(const char* name, NodeRef* node) {
+  RegistryRequire();
+  const ForeignServer* server = GetForeignServerByName(name, false);
+  const ForeignDataWrapper* wrapper = GetForeignDataWrapper(server->fdwid);
+  if (!IsWrapperOfNodes(wrapper->fdwname)) {
+    ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                    errmsg("server \"%s\" is not a datanode", name),
+                    errdetail("Its foreign-data wrapper is \"%s\".", wrapper->fdwname),
+                    errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
+  }
+  CheckUsage(server->serverid, name);
+  node->id = server->serverid;
+  strlcpy(node->name, server->servername, NAMEDATALEN);
+}
+
+Oid ClientFindNode(const char* name) {
+  RegistryRequire();
+  return get_foreign_server_oid(name, false);
+}
+
+NodeRef* ClientAllNodes(int* count) {
+  RegistryRequire();
+  const Oid wrapper = get_foreign_data_wrapper_oid(kWrapper, false);
+  int room = 16;
+  auto* nodes = static_cast<NodeRef*>(palloc(sizeof(NodeRef) * room));
+  *count = 0;
+  Relation servers = table_open(ForeignServerRelationId, AccessShareLock);
+  SysScanDesc scan = systable_beginscan(servers, InvalidOid, false, nullptr, 0, nullptr);
+  while (HeapTuple tuple = systable_getnext(scan)) {
+    const auto* form = reinterpret_cast<Form_pg_foreign_server>(GETSTRUCT(tuple));
+    if (form->srvfdw != wrapper) {
+      continue;
+    }
+    if (*count == room) {
+      room *= 2;
+      nodes = static_cast<NodeRef*>(repalloc(nodes, sizeof(NodeRef) * room));
+    }
+    nodes[*count].id = form->oid;
+    strlcpy(nodes[*count].name, NameStr(form->srvname), NAMEDATALEN);
+    ++*count;
+  }
+  systable_endscan(scan);
+  table_close(servers, AccessShareLock);
+  qsort(nodes, *count, sizeof(NodeRef), CompareNames);
+  for (int i = 0; i < *count; ++i) {
+    CheckUsage(nodes[i].id, nodes[i].name);
+  }
+  return nodes;
+}
+
+}  // namespace polarx

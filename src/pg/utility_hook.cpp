@@ -1,0 +1,183 @@
+// A statement that needs a database for itself finds it free of its pooler worker, but only where
+// the server would not refuse the statement anyway; in a backend.
+#include <cstring>
+
+#include "registry.h"
+#include "utility_hook.h"
+
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+ProcessUtility_hook_type previous_hook = nullptr;
+bool callback_registered = false;
+// Statements of this kind that run now; SET TABLESPACE commits in its middle.
+int depth = 0;
+
+// The pg_database row of `name`; false: there is none.
+bool FindDatabase(const char* name, FormData_pg_database* row) {
+  const Oid database = name != nullptr ? get_database_oid(name, true) : InvalidOid;
+  if (!OidIsValid(database)) {
+    return false;
+  }
+  HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+  if (!HeapTupleIsValid(tuple)) {
+    return false;
+  }
+  memcpy(row, GETSTRUCT(tuple), sizeof(*row));
+  ReleaseSysCache(tuple);
+  return true;
+}
+
+// May the current role have the tablespace of that name for a database?
+bool MayUseTablespace(const char* name) {
+  const Oid tablespace = get_tablespace_oid(name, true);
+  return OidIsValid(tablespace) && tablespace != GLOBALTABLESPACE_OID &&
+         pg_tablespace_aclcheck(tablespace, GetUserId(), ACL_CREATE) == ACLCHECK_OK;
+}
+
+bool OwnsOther(const FormData_pg_database& row) {
+  return row.oid != MyDatabaseId && pg_database_ownercheck(row.oid, GetUserId());
+}
+
+// Each of these returns the database that the statement needs for itself, or InvalidOid if the
+// server will refuse the statement.
+
+Oid NeededByDrop(const DropdbStmt* statement) {
+  FormData_pg_database row;
+  const bool allowed =
+      FindDatabase(statement->dbname, &row) && OwnsOther(row) && !row.datistemplate;
+  return allowed ? row.oid : InvalidOid;
+}
+
+Oid NeededByRename(const RenameStmt* statement) {
+  FormData_pg_database row;
+  const bool allowed = FindDatabase(statement->subname, &row) && OwnsOther(row) &&
+                       have_createdb_privilege() &&
+                       !OidIsValid(get_database_oid(statement->newname, true));
+  return allowed ? row.oid : InvalidOid;
+}
+
+Oid NeededByMove(AlterDatabaseStmt* statement) {
+  const char* tablespace = nullptr;
+  for (int i = 0; i < list_length(statement->options); i++) {
+    auto* option = static_cast<DefElem*>(list_nth(statement->options, i));
+    if (strcmp(option->defname, "tablespace") == 0) {
+      tablespace = defGetString(option);
+    }
+  }
+  FormData_pg_database row;
+  const bool allowed = tablespace != nullptr && FindDatabase(statement->dbname, &row) &&
+                       OwnsOther(row) && MayUseTablespace(tablespace);
+  return allowed ? row.oid : InvalidOid;
+}
+
+Oid NeededByCreate(CreatedbStmt* statement) {
+  const char* template_name = "template1";
+  bool options_allowed = true;
+  for (int i = 0; i < list_length(statement->options); i++) {
+    auto* option = static_cast<DefElem*>(list_nth(statement->options, i));
+    if (option->arg == nullptr) {
+      continue;  // DEFAULT
+    }
+    if (strcmp(option->defname, "template") == 0) {
+      template_name = defGetString(option);
+    } else if (strcmp(option->defname, "tablespace") == 0) {
+      options_allowed = options_allowed && MayUseTablespace(defGetString(option));
+    } else if (strcmp(option->defname, "owner") == 0) {
+      const Oid owner = get_role_oid(defGetString(option), true);
+      options_allowed =
+          options_allowed && OidIsValid(owner) && is_member_of_role(GetUserId(), owner);
+    }
+  }
+  FormData_pg_database row;
+  const bool allowed =
+      options_allowed && have_createdb_privilege() && FindDatabase(template_name, &row) &&
+      (row.datistemplate || pg_database_ownercheck(row.oid, GetUserId())) &&
+      row.oid != MyDatabaseId && !OidIsValid(get_database_oid(statement->dbname, true));
+  return allowed ? row.oid : InvalidOid;
+}
+
+Oid NeededDatabase(Node* statement, bool outside_block) {
+  switch (nodeTag(statement)) {
+    case T_DropdbStmt:
+      return outside_block ? NeededByDrop(reinterpret_cast<DropdbStmt*>(statement)) : InvalidOid;
+    case T_AlterDatabaseStmt:
+      return outside_block ? NeededByMove(reinterpret_cast<AlterDatabaseStmt*>(statement))
+                           : InvalidOid;
+    case T_CreatedbStmt:
+      return outside_block ? NeededByCreate(reinterpret_cast<CreatedbStmt*>(statement))
+                           : InvalidOid;
+    case T_RenameStmt: {
+      auto* rename = reinterpret_cast<RenameStmt*>(statement);
+      return rename->renameType == OBJECT_DATABASE ? NeededByRename(rename) : InvalidOid;
+    }
+    default:
+      return InvalidOid;
+  }
+}
+
+// Other processes see what the statement did only when its transaction is over.
+extern "C" void UnblockAtEnd(XactEvent event, void* /*arg*/) {
+  const bool over =
+      event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE;
+  if (over && depth == 0) {
+    RegistryUnblockAll();
+  }
+}
+
+extern "C" void RunNext(PlannedStmt* planned, const char* query, bool read_only_tree,
+                        ProcessUtilityContext context, ParamListInfo params,
+                        QueryEnvironment* environment, DestReceiver* receiver,
+                        QueryCompletion* completion) {
+  const auto next = previous_hook != nullptr ? previous_hook : standard_ProcessUtility;
+  next(planned, query, read_only_tree, context, params, environment, receiver, completion);
+}
+
+extern "C" void RunAlone(Oid database, PlannedStmt* planned, const char* query,
+                         bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
+                         QueryEnvironment* environment, DestReceiver* receiver,
+                         QueryCompletion* completion) {
+  if (!callback_registered) {
+    RegisterXactCallback(UnblockAtEnd, nullptr);
+    callback_registered = true;
+  }
+  depth++;
+  PG_TRY();
+  {
+    RegistryBlock(database);
+    RunNext(planned, query, read_only_tree, context, params, environment, receiver, completion);
+  }
+  PG_FINALLY();
+  {
+    depth--;
+  }
+  PG_END_TRY();
+}
+
+extern "C" void PolarxProcessUtility(PlannedStmt* planned, const char* query, bool read_only_tree,
+                                     ProcessUtilityContext context, ParamListInfo params,
+                                     QueryEnvironment* environment, DestReceiver* receiver,
+                                     QueryCompletion* completion) {
+  Oid database = InvalidOid;
+  if (!RecoveryInProgress() && !XactReadOnly) {
+    const bool top_level = context == PROCESS_UTILITY_TOPLEVEL;
+    database = NeededDatabase(planned->utilityStmt, !IsInTransactionBlock(top_level));
+  }
+  if (OidIsValid(database)) {
+    RunAlone(database, planned, query, read_only_tree, context, params, environment, receiver,
+             completion);
+  } else {
+    RunNext(planned, query, read_only_tree, context, params, environment, receiver, completion);
+  }
+}
+
+}  // namespace
+
+void InstallUtilityHook() {
+  previous_hook = ProcessUtility_hook;
+  ProcessUtility_hook = PolarxProcessUtility;
+}
+
+}  // namespace polarx

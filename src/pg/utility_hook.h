@@ -1,0 +1,10 @@
+// Takes the pooler worker out of the way of statements that need a database for themselves: DROP
+// DATABASE, ALTER DATABASE RENAME and SET TABLESPACE, CREATE DATABASE; in a backend.
+#pragma once
+
+namespace polarx {
+
+// _PG_init while preloading: chains the ProcessUtility hook.
+void InstallUtilityHook();
+
+}  // namespace polarx

@@ -1,0 +1,43 @@
+// The pooler worker's calls into the engine: functions that neither throw nor ereport, over the one
+// Pooler of the process; on its main thread.
+#pragma once
+
+#include "polarx_pooler/engine/log_queue.h"
+#include "polarx_pooler/engine/pooler.h"
+
+#include "catalog.h"
+
+#include "prelude.h"
+
+namespace polarx {
+
+// Functions that return bool say false if they failed; then this tells why.
+const char* EngineError();
+
+// Starts the pooler; takes over `listener`.
+bool EngineStart(const char* database, uint64 generation, int fd_limit, int listener);
+// Ends it, if it runs. False: a thread is stuck and the process must leave by _exit.
+bool EngineStop();
+
+int EngineFd();
+int EngineFdsUsed();
+// Milliseconds until the engine wants to be called, at most `most`.
+long EngineTimeout(long most);
+void EngineReceive();
+void EngineServe();
+bool EngineApplySettings();
+bool EngineSetCatalog(const RawCatalog* catalog);
+// What sessions have asked for since the start; valid until the next call. Nullptr: failed.
+const RawQuestion* EngineAsked(int* count);
+
+bool EngineNextAttach(AttachQuestion* question);  // false: there is no more
+// `role`: login role of the process; nullptr: it is turned away, as `refusal` says.
+bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal);
+bool EngineNextMapping(RawQuestion* question);  // false: there is no more
+// `answer`: of CatalogReadOne.
+bool EngineAnswerMapping(const RawCatalog* answer);
+bool EngineNextReload();  // false: there is no more
+void EngineAnswerReload();
+bool EngineNextLog(LogRecord* record);  // false: there is no more
+
+}  // namespace polarx

@@ -1,0 +1,157 @@
+// One turn of the pooler worker: settings, catalog, questions of the engine, log; on its main
+// thread. No transaction is open before or after each of these functions.
+#include <unistd.h>
+
+#include <type_traits>
+
+#include "catalog.h"
+#include "worker_engine.h"
+#include "worker_main.h"
+
+#include "prelude.h"
+
+namespace polarx {
+namespace {
+
+// So often, the registry is told how many descriptors are in use.
+constexpr long kReportIntervalMs = 1000;
+
+bool catalog_changed = false;
+MemoryContext catalog_context = nullptr;  // of one reading
+
+extern "C" void NoteCatalogChange(Datum /*arg*/, int /*cache*/, uint32 /*hash*/) {
+  catalog_changed = true;
+}
+
+void Require(bool done) {
+  if (!done) {
+    WorkerFail(ERRCODE_OUT_OF_MEMORY, EngineError());
+  }
+}
+
+void ReadSettings() {
+  ProcessConfigFile(PGC_SIGHUP);
+  Require(EngineApplySettings());
+}
+
+// Nullptr: `role` has its name; else why the process is turned away.
+const char* LookUpProcess(const AttachQuestion& question, char* role) {
+  if (question.uid != geteuid()) {
+    return "peer is not a process of the server's operating system user";
+  }
+  Oid process_database = InvalidOid;
+  Oid process_role = InvalidOid;
+  LWLockAcquire(ProcArrayLock, LW_SHARED);
+  const PGPROC* process = BackendPidGetProcWithLock(question.pid);
+  if (process != nullptr) {
+    process_database = process->databaseId;
+    process_role = process->roleId;
+  }
+  LWLockRelease(ProcArrayLock);
+  if (process_database != MyDatabaseId) {
+    return "peer is not a session of this database";
+  }
+  StartTransactionCommand();
+  const char* name = GetUserNameFromId(process_role, true);
+  strlcpy(role, name != nullptr ? name : "", NAMEDATALEN);
+  CommitTransactionCommand();
+  return nullptr;
+}
+
+void AnswerAttaches() {
+  AttachQuestion question;
+  while (EngineNextAttach(&question)) {
+    char role[NAMEDATALEN];
+    const char* refusal = LookUpProcess(question, role);
+    Require(EngineAnswerAttach(question.session, refusal == nullptr ? role : nullptr, refusal));
+  }
+}
+
+void AnswerMappings() {
+  RawQuestion question;
+  while (EngineNextMapping(&question)) {
+    Require(EngineAnswerMapping(CatalogReadOne(catalog_context, question)));
+    MemoryContextReset(catalog_context);
+  }
+}
+
+void ReportLog() {
+  static_assert(std::is_trivially_destructible_v<LogRecord>);
+  LogRecord record;
+  HoldInterrupts();  // a request to end waits for the main loop
+  while (EngineNextLog(&record)) {
+    const int level = record.severity == LogSeverity::kWarning ? WARNING
+                      : record.severity == LogSeverity::kLog   ? LOG
+                                                               : DEBUG1;
+    ereport(level, (errmsg_internal("%s", record.message),
+                    record.detail[0] != '\0' ? errdetail_internal("%s", record.detail) : 0));
+  }
+  ResumeInterrupts();
+}
+
+void ReportDescriptors(Oid database) {
+  static TimestampTz reported_at = 0;
+  static int reported = -1;
+  const TimestampTz now = GetCurrentTimestamp();
+  const int used = EngineFdsUsed();
+  if (used != reported && TimestampDifferenceExceeds(reported_at, now, kReportIntervalMs)) {
+    RegistryReportFds(database, used);
+    reported_at = now;
+    reported = used;
+  }
+}
+
+}  // namespace
+
+void WorkerWatchCatalog() {
+  for (const int cache : {FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, USERMAPPINGOID, AUTHOID}) {
+    CacheRegisterSyscacheCallback(cache, NoteCatalogChange, static_cast<Datum>(0));
+  }
+  catalog_context =
+      AllocSetContextCreate(TopMemoryContext, "polarx_pooler catalog", ALLOCSET_DEFAULT_SIZES);
+}
+
+void WorkerReadCatalog() {
+  // Before the reading: what changes during it is read next time.
+  catalog_changed = false;
+  int count = 0;
+  const RawQuestion* asked = EngineAsked(&count);
+  Require(asked != nullptr);
+  const RawCatalog* catalog = CatalogRead(catalog_context, asked, count);
+  if (!catalog->installed) {
+    WorkerFinishUninstalled();
+  }
+  Require(EngineSetCatalog(catalog));
+  MemoryContextReset(catalog_context);
+  pgstat_report_stat(true);
+}
+
+void WorkerTurn(Oid database) {
+  if (ConfigReloadPending) {
+    ConfigReloadPending = false;
+    ReadSettings();
+  }
+  EngineReceive();
+  bool reload = false;
+  while (EngineNextReload()) {
+    reload = true;
+  }
+  if (reload) {
+    ReadSettings();
+  }
+  // What had been committed before a request came is seen before it is served.
+  AcceptInvalidationMessages();
+  if (catalog_changed || reload) {
+    WorkerReadCatalog();
+  }
+  if (reload) {
+    EngineAnswerReload();
+  }
+  AnswerAttaches();
+  AnswerMappings();
+  EngineServe();
+  ReportLog();
+  ReportDescriptors(database);
+}
+
+}  // namespace polarx

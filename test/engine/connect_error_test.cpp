@@ -1,0 +1,50 @@
+// What is made of libpq's words about a failed connect.
+#include "polarx_pooler/engine/connect_error.h"
+
+#include <gtest/gtest.h>
+
+namespace polarx {
+namespace {
+
+struct Case {
+  const char* what;
+  const char* text;
+  const char* sqlstate;
+  const char* message;
+};
+
+TEST(ConnectErrorStatus, KeepsTheReasonAndFindsTheSqlstate) {
+  const Case cases[] = {
+      {"refused by the kernel",
+       "connection to server at \"127.0.0.1\", port 5 failed: Connection refused\n"
+       "\tIs the server running on that host and accepting TCP/IP connections?\n",
+       "08001",
+       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 failed: "
+       "Connection refused Is the server running on that host and accepting TCP/IP connections?"},
+      {"refused by the server",
+       "connection to server at \"127.0.0.1\", port 5 failed: FATAL:  28P01: password "
+       "authentication failed for user \"a\"\nLOCATION:  auth_failed, auth.c:338\n",
+       "28P01",
+       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 failed: "
+       "FATAL:  password authentication failed for user \"a\""},
+      {"in another language",
+       "Verbindung fehlgeschlagen: FATAL:  3D000: Datenbank »x« existiert nicht\n"
+       "ORT:  InitPostgres, postinit.c:883\n",
+       "3D000",
+       "could not connect to datanode \"dn1\": Verbindung fehlgeschlagen: FATAL:  Datenbank »x« "
+       "existiert nicht"},
+      {"several addresses", "first failed: refused\nsecond failed: refused\n", "08001",
+       "could not connect to datanode \"dn1\": first failed: refused; second failed: refused"},
+      {"nothing", "", "08001", "could not connect to datanode \"dn1\": "},
+      {"a colon is no SQLSTATE", "error:  abcde: x", "08001",
+       "could not connect to datanode \"dn1\": error:  abcde: x"},
+  };
+  for (const Case& c : cases) {
+    const Status status = ConnectErrorStatus("dn1", c.text);
+    EXPECT_EQ(status.sqlstate(), c.sqlstate) << c.what;
+    EXPECT_EQ(status.message(), c.message) << c.what;
+  }
+}
+
+}  // namespace
+}  // namespace polarx

@@ -1,0 +1,269 @@
+// A worker thread and its connections against a scripted datanode.
+#include "polarx_pooler/engine/worker.h"
+
+#include <gtest/gtest.h>
+#include <libpq-fe.h>
+#include <poll.h>
+
+#include <atomic>
+
+#include "fake/fake_datanode.h"
+
+namespace polarx {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class WorkerTest : public ::testing::Test {
+ protected:
+  WorkerTest() {
+    Result<std::unique_ptr<Worker>> worker = Worker::Start(0, &completions_, &helpers_);
+    EXPECT_TRUE(worker.ok());
+    worker_ = std::move(worker.value());
+  }
+  ~WorkerTest() override { SetLookupForTest(nullptr); }
+
+  Options OptionsFor(const std::string& host) {
+    return {{"dbname", "d"},         {"gssencmode", "disable"}, {"host", host},
+            {"password", "secret"},  {"port", std::to_string(datanode_.port())},
+            {"sslmode", "disable"},  {"user", "u"}};
+  }
+  void Connect(SlotId slot, Duration limit = seconds(10), const std::string& host = "127.0.0.1") {
+    worker_->Send(ConnectOrder{.slot = slot,
+                               .node_name = "dn1",
+                               .options = OptionsFor(host),
+                               .deadline = Now() + limit,
+                               .timeout = std::chrono::duration_cast<seconds>(limit)});
+  }
+  void Run(SlotId slot, std::vector<std::string> statements, Duration limit = seconds(10),
+           std::vector<std::string> verify = {}) {
+    worker_->Send(RunOrder{.slot = slot,
+                           .kind = RunKind::kReset,
+                           .statements = std::move(statements),
+                           .verify = std::move(verify),
+                           .deadline = Now() + limit,
+                           .timeout = std::chrono::duration_cast<seconds>(limit)});
+  }
+  // The next completion, which must be a T.
+  template <typename T>
+  T Next() {
+    while (pending_.empty()) {
+      pollfd wait{wakeup_.fd(), POLLIN, 0};
+      if (poll(&wait, 1, 10000) != 1) {
+        ADD_FAILURE() << "no completion came";
+        return {};
+      }
+      wakeup_.Clear();
+      completions_.Receive(&pending_);
+    }
+    Completion first = std::move(pending_.front());
+    pending_.erase(pending_.begin());
+    if (T* value = std::get_if<T>(&first)) {
+      return std::move(*value);
+    }
+    ADD_FAILURE() << "another completion came: number " << first.index();
+    return {};
+  }
+  Connected Open(SlotId slot) {
+    Connect(slot);
+    return Next<Connected>();
+  }
+
+  FakeDatanode datanode_;
+  Wakeup wakeup_;
+  Channel<Completion> completions_{&wakeup_};
+  std::vector<Completion> pending_;
+  HelperPool helpers_{4, 2};
+  std::unique_ptr<Worker> worker_;
+};
+
+TEST_F(WorkerTest, OpensAConnectionAndTellsWhatTheDatanodeReported) {
+  const Connected connected = Open(7);
+  EXPECT_EQ(connected.slot, 7u);
+  EXPECT_GE(connected.socket, 0);
+  EXPECT_GE(connected.remote_pid, 1000);
+  EXPECT_FALSE(connected.password_used);
+  const auto zone = std::find_if(connected.parameters.begin(), connected.parameters.end(),
+                                 [](const auto& entry) { return entry.first == "TimeZone"; });
+  ASSERT_NE(zone, connected.parameters.end());
+  EXPECT_EQ(zone->second, "Europe/Berlin");
+}
+
+TEST_F(WorkerTest, TellsWhetherThePasswordWasUsed) {
+  datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kAskPassword});
+  EXPECT_TRUE(Open(1).password_used);
+}
+
+TEST_F(WorkerTest, AWrongPasswordKeepsItsSqlstate) {
+  datanode_.SetBehaviour(
+      {.startup = FakeBehaviour::Startup::kAskPassword, .password = "another"});
+  Connect(1);
+  EXPECT_EQ(Next<ConnectFailed>().status.sqlstate(), "28P01");
+}
+
+TEST_F(WorkerTest, ASilentDatanodeEndsAtTheDeadlineAndHoldsNobodyUp) {
+  datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kSilent});
+  Connect(1, seconds(1));
+  ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return counts.open == 1; }));
+  FakeDatanode other;
+  worker_->Send(ConnectOrder{.slot = 2,
+                             .node_name = "dn2",
+                             .options = {{"dbname", "d"},
+                                         {"gssencmode", "disable"},
+                                         {"host", "127.0.0.1"},
+                                         {"port", std::to_string(other.port())},
+                                         {"sslmode", "disable"},
+                                         {"user", "u"}},
+                             .deadline = Now() + seconds(10),
+                             .timeout = seconds(10)});
+  EXPECT_EQ(Next<Connected>().slot, 2u);
+  const ConnectFailed failed = Next<ConnectFailed>();
+  EXPECT_EQ(failed.status.sqlstate(), "08001");
+  EXPECT_NE(failed.status.message().find("pooler.pooler_connect_timeout (1 s)"),
+            std::string::npos);
+}
+
+std::atomic<bool> release_lookup;
+
+TEST_F(WorkerTest, ASlowNameLookupHoldsNothingUp) {
+  release_lookup = false;
+  SetLookupForTest([](const std::string&) {
+    while (!release_lookup) {
+      std::this_thread::yield();
+    }
+    return LookupResult{"127.0.0.1", ""};
+  });
+  Connect(1, seconds(10), "slow.example");
+  EXPECT_EQ(Open(2).slot, 2u);
+  release_lookup = true;
+  EXPECT_EQ(Next<Connected>().slot, 1u);
+}
+
+TEST_F(WorkerTest, ALookupThatNeverEndsFailsAtTheDeadline) {
+  release_lookup = false;
+  SetLookupForTest([](const std::string&) {
+    while (!release_lookup) {
+      std::this_thread::yield();
+    }
+    return LookupResult{"127.0.0.1", ""};
+  });
+  Connect(1, milliseconds(50), "stuck.example");
+  EXPECT_NE(Next<ConnectFailed>().status.message().find("host name was looked up"),
+            std::string::npos);
+  release_lookup = true;
+}
+
+TEST_F(WorkerTest, TriesEveryAddressOfAName) {
+  SetLookupForTest([](const std::string&) { return LookupResult{"::1,127.0.0.1", ""}; });
+  Connect(1, seconds(10), "two.example");
+  EXPECT_EQ(Next<Connected>().slot, 1u);
+}
+
+TEST_F(WorkerTest, AnUnknownNameIsToldAsSuch) {
+  SetLookupForTest([](const std::string&) { return LookupResult{"", "no such host"}; });
+  Connect(1, seconds(10), "none.example");
+  EXPECT_NE(Next<ConnectFailed>().status.message().find(
+                "could not translate host name \"none.example\" to address: no such host"),
+            std::string::npos);
+}
+
+TEST_F(WorkerTest, RunsStatementsOneAfterTheOther) {
+  Open(1);
+  Run(1, {"ROLLBACK", "DISCARD ALL"});
+  EXPECT_TRUE(Next<RunDone>().status.ok());
+  EXPECT_EQ(datanode_.counts().statements,
+            (std::vector<std::string>{"ROLLBACK", "DISCARD ALL"}));
+}
+
+TEST_F(WorkerTest, AFailedStatementIsToldWithItsSqlstate) {
+  Open(1);
+  Run(1, {"FAIL 22012 division by zero"});
+  const RunDone done = Next<RunDone>();
+  EXPECT_EQ(done.status.sqlstate(), "22012");
+}
+
+TEST_F(WorkerTest, ATransactionLeftOpenIsAFailure) {
+  Open(1);
+  Run(1, {"BEGIN"});
+  EXPECT_FALSE(Next<RunDone>().status.ok());
+}
+
+TEST_F(WorkerTest, AnAnswerThatDoesNotComeEndsAtTheDeadline) {
+  Open(1);
+  datanode_.SetBehaviour({.answer = FakeBehaviour::Answer::kSilent});
+  Run(1, {"DISCARD ALL"}, milliseconds(50));
+  EXPECT_NE(Next<RunDone>().status.message().find("pooler.pooler_dn_set_timeout"),
+            std::string::npos);
+}
+
+TEST_F(WorkerTest, AHangUpDuringAResetIsAFailure) {
+  Open(1);
+  datanode_.SetBehaviour({.answer = FakeBehaviour::Answer::kHangUp});
+  Run(1, {"DISCARD ALL"});
+  EXPECT_EQ(Next<RunDone>().status.sqlstate(), sqlstate::kConnectionLost);
+  worker_->Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
+  EXPECT_FALSE(Next<Closed>().timed_out);
+}
+
+TEST_F(WorkerTest, AnIdleConnectionThatTheDatanodeClosesIsReportedOnce) {
+  Open(1);
+  datanode_.HangUp();
+  EXPECT_EQ(Next<HungUp>().slot, 1u);
+  worker_->Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
+  EXPECT_EQ(Next<Closed>().slot, 1u);
+}
+
+TEST_F(WorkerTest, ClosesWithAGoodbyeAndWaitsForTheEndOfFile) {
+  Open(1);
+  worker_->Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
+  EXPECT_FALSE(Next<Closed>().timed_out);
+  ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return counts.open == 0; }));
+  EXPECT_EQ(datanode_.counts().terminated, 1);
+}
+
+TEST_F(WorkerTest, ACancelIsThroughBeforeTheResetBegins) {
+  const Connected connected = Open(1);
+  // What a borrower does: a statement that does not end.
+  const char query[] = "Q\0\0\0\012SLEEP\0";
+  ASSERT_EQ(write(connected.socket, query, 11), 11);
+  ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return !counts.statements.empty(); }));
+  worker_->Send(CancelOrder{1, Now() + seconds(10)});
+  Run(1, {"DISCARD ALL"});
+  (void)Next<RunDone>();
+  const FakeDatanode::Counts counts = datanode_.counts();
+  EXPECT_EQ(counts.cancels, 1);
+  EXPECT_EQ(counts.statements.back(), "DISCARD ALL");
+}
+
+TEST_F(WorkerTest, AsksForValuesThatItsOwnCopyMayBeWrongAbout) {
+  Open(1);
+  Run(1, {"DISCARD ALL"}, seconds(10), {"TimeZone"});
+  EXPECT_TRUE(Next<RunDone>().status.ok());
+  EXPECT_EQ(datanode_.counts().statements.back(),
+            "SELECT pg_catalog.current_setting('TimeZone')");
+}
+
+TEST_F(WorkerTest, StopsAtOnceWhileAConnectIsUnderWay) {
+  datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kSilent});
+  Connect(1, seconds(3600));
+  ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return counts.open == 1; }));
+  const TimePoint begin = Now();
+  worker_.reset();
+  EXPECT_LT(Now() - begin, seconds(1));
+}
+
+TEST_F(WorkerTest, LeavesLentConnectionsToTheirHoldersWhenItStops) {
+  const Connected connected = Open(1);
+  const int copy = dup(connected.socket);
+  worker_->Send(StopOrder{{1}});
+  worker_.reset();
+  const char query[] = "Q\0\0\0\017ECHO hello\0";
+  ASSERT_EQ(write(copy, query, 16), 16);
+  EXPECT_TRUE(datanode_.WaitUntil([](const auto& counts) { return !counts.statements.empty(); }));
+  EXPECT_EQ(datanode_.counts().terminated, 0);
+  close(copy);
+}
+
+}  // namespace
+}  // namespace polarx

@@ -1,0 +1,34 @@
+\echo Use "CREATE EXTENSION polarx_pooler_example" to load this file. \quit
+
+-- Asks two nodes at the same time, on connections acquired in one request.
+CREATE FUNCTION example_two_nodes(a name, b name)
+RETURNS TABLE (node name, remote_pid int)
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Doubles 1 .. n on the node, n queries in one pipeline; returns the sum.
+CREATE FUNCTION example_pipeline(node name, n int) RETURNS bigint
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Copies the numbers 1 .. n into a table of the node and reads them back; returns their sum.
+CREATE FUNCTION example_copy(node name, table_name text, n int) RETURNS bigint
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Starts a long statement, cancels it; returns the SQLSTATE it ended with.
+CREATE FUNCTION example_cancel(node name) RETURNS text
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Waits for a statement of that length, interruptibly.
+CREATE FUNCTION example_sleep(node name, seconds float8) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Leaves the connection in a state (idle, transaction, failed, copy, pipeline, busy) and gives it
+-- back as one of a kind (0 clean, 1 in transaction, 2 close) or not at all (3): the transaction's
+-- end does it. Returns the process id of the connection at the node.
+CREATE FUNCTION example_leave(node name, state text, kind int) RETURNS int
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Sends bytes to the pooler's socket as one who does not know the protocol would. Then: hangup
+-- (close at once), silence (keep the socket until this session ends), await (until the pooler closes it; the
+-- answer is how many bytes came before).
+CREATE FUNCTION example_hostile(socket text, data bytea, ending text) RETURNS int
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';

@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# All tests with one command; see --help.
+# shellcheck disable=SC2317  # the steps are called by name
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=test/lib/common.sh
+. "$root/test/lib/common.sh"
+
+usage() {
+  cat <<'HELP'
+usage: test/run.sh [quick] [--keep]
+
+Builds polarx_pooler and runs its tests: checks of the sources and of the exported symbols, unit tests
+(plain, with ThreadSanitizer, with AddressSanitizer and UndefinedBehaviorSanitizer), pg_regress, and the
+multi-server tests of test/tap.
+
+  quick    unit tests without sanitizers, pg_regress, and test/tap/00*.pl
+  --keep   leave the temporary directory with all logs, and say where it is
+
+Works on Debian 12. Missing packages are installed when called by root or where sudo works; otherwise the
+command to install them is printed. Called by root, everything else runs as the user postgres. Nothing is
+installed into the machine's PostgreSQL: the tests use a private copy of it in a temporary directory,
+which is removed at the end. The exit status is 0 if everything passed.
+HELP
+}
+
+# ---- As the caller: packages, a copy of the tree, and the rest from there.
+
+outside() {
+  local keep=$1 mode=$2 status
+  need_packages make g++ clang libclang-rt-dev cmake pkg-config libpq-dev libgtest-dev perl libipc-run-perl \
+    "postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR"
+  work=$(new_work_dir polarx_test) || exit 1
+  copy_tree "$root" "$work/tree"
+  run_unprivileged "$work" bash "$work/tree/test/run.sh" --inside "$mode"
+  status=$?
+  if [ "$keep" = yes ]; then say "kept: $work"; else rm -rf "$work"; fi
+  return $status
+}
+
+# ---- As the unprivileged user, in the temporary directory.
+
+failed=()
+# step NAME COMMAND...: runs it with its output in a log, of which the end is shown if it fails.
+step() {
+  local name=$1 log="$work/log/$1.log" start=$SECONDS
+  shift
+  printf '%-14s' "$name"
+  if ("$@") >"$log" 2>&1; then
+    say "ok      $((SECONDS - start)) s"
+  else
+    say "FAILED  $((SECONDS - start)) s"
+    failed+=("$name")
+    tail -n 100 "$log" | sed 's/^/    /'
+    return 1
+  fi
+}
+
+jobs=$(nproc)
+module() { make -s -C "$tree" -j "$jobs" && make -s -C "$tree" install; }
+checks() {
+  local check status=0
+  for check in exports boundary settings; do "$tree/test/check_$check.sh" || status=1; done
+  return $status
+}
+# The sanitizers' builds compile core and engine with clang++, this one the rest.
+clang() {
+  local objects=(src/pg/*.cpp)
+  make -s -C "$tree" -B -j "$jobs" CXX=clang++ COPT=-fsyntax-only "${objects[@]/%cpp/o}"
+}
+example() { make -s -C "$tree/test/example" install; }
+
+# unit NAME COMPILER SANITIZERS
+unit() {
+  local fixed_addresses=()
+  # ThreadSanitizer cannot place its memory under strong address randomization.
+  if [ "$3" = thread ] && setarch -R true 2>/dev/null; then fixed_addresses=(setarch -R); fi
+  cmake -S "$tree" -B "$work/$1" -DCMAKE_CXX_COMPILER="$2" -DPOLARX_SANITIZE="$3" &&
+    cmake --build "$work/$1" -j "$jobs" &&
+    "${fixed_addresses[@]}" ctest --test-dir "$work/$1" -j "$jobs" --output-on-failure
+}
+
+regress() {
+  local port
+  port=$(free_port)
+  new_server "$work/regress" "$port" "shared_preload_libraries = 'polarx_pooler'"
+  start_server "$work/regress"
+  PGHOST=$work PGPORT=$port PGUSER=postgres make -C "$tree" installcheck && return
+  cat "$tree/regress/regression.diffs"
+  say "server log:"
+  tail -n 15 "$work/regress.log"
+  return 1
+}
+
+tap() {
+  local status test log
+  mkdir -p "$work/tap"
+  TESTDIR=$work/tap prove --timer -I test/tap "$@"
+  status=$?
+  sed -nE 's,^test/tap/(.*)\.pl .*Wstat.*,\1,p' "$work/log/tap.log" | while read -r test; do
+    for log in "$work"/tap/tmp_check/log/{regress_log_"$test","$test"_*.log}; do
+      printf '\n---- %s\n' "$(basename "$log")" && tail -n 25 "$log"
+    done
+  done
+  return $status
+}
+
+# The runners' own closing lines, as they stand in the logs.
+summaries() {
+  local log
+  for log in "$work"/log/unit-*.log; do
+    say "---- $(basename "$log" .log)"
+    grep -E 'tests? passed|^Total Test time' "$log"
+  done
+  say "---- pg_regress"
+  grep -E '^=+$|tests? (passed|failed)|All [0-9]+ tests' "$work/log/regress.log" | tail -n 3
+  say "---- prove"
+  grep -E '^(All tests successful|Files=|Result:|Failed [0-9])' "$work/log/tap.log"
+}
+
+inside() {
+  local mode=$1
+  work=$PWD tree=$PWD/tree
+  trap 'stop_servers "$work"' EXIT
+  trap 'exit 143' TERM
+  mkdir -p "$work/log"
+  private_server "$work/server"
+  cd "$tree" || exit 1
+
+  step module module || exit 1
+  step checks checks
+  step unit-plain unit unit-plain g++ ''
+  if [ "$mode" = full ]; then
+    step clang clang
+    step unit-thread unit unit-thread clang++ thread
+    step unit-address unit unit-address clang++ address,undefined
+  fi
+  step example example
+  step regress regress
+  if [ "$mode" = full ]; then
+    step tap tap test/tap/[0-9]*.pl
+  else
+    step tap tap test/tap/00*.pl
+  fi
+  say
+  [ ${#failed[@]} = 0 ] || say "FAILED: ${failed[*]}"
+  summaries
+  exit $((${#failed[@]} > 0))
+}
+
+mode=full keep=no
+for argument in "$@"; do
+  case $argument in
+    quick) mode=quick ;;
+    --keep) keep=yes ;;
+    --inside) inside "${@: -1}" ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+outside $keep $mode

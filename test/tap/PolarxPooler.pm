@@ -1,0 +1,316 @@
+# The verbs of the multi-server tests: servers, nodes, statements, conditions to await.
+#
+# Run as an unprivileged user:  prove -I test/tap test/tap/001_query.pl
+# TESTDIR names a writable folder for the clusters (default: the current one).
+
+package PolarxPooler;
+
+use strict;
+use warnings;
+
+BEGIN
+{
+	die "initdb refuses root: run the tests as an unprivileged user\n" if $> == 0;
+	my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
+	chomp(my $pgxs = `$pg_config --pgxs`);
+	chomp(my $bindir = `$pg_config --bindir`);
+	(my $src = $pgxs) =~ s{/makefiles/pgxs\.mk$}{};
+	unshift @INC, "$src/test/perl";
+	$ENV{PATH} = "$bindir:$ENV{PATH}";
+	$ENV{PG_REGRESS} ||= "$src/test/regress/pg_regress";
+	$ENV{PG_TEST_TIMEOUT_DEFAULT} ||= 60;
+}
+
+use Exporter 'import';
+use PolarxSession ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(
+  start_coordinator start_datanode add_node add_mapping set_conf me
+  value run_sql fails_with session within
+  wait_until wait_for backends backend_pids worker_pid worker_pids
+  log_offset log_since wait_log silent_port
+  finish
+);
+
+my $kPooled =
+  "backend_type = 'client backend' AND application_name LIKE 'polarx\\_pooler%'";
+my @servers;
+
+# The superuser of every server made here: the operating system's user.
+sub me { return scalar getpwuid($<); }
+
+sub start_server
+{
+	my ($name, $conf) = @_;
+	my $server = PostgreSQL::Test::Cluster->new($name);
+	$server->init(extra => [ '--locale=C', '--encoding=UTF8' ]);
+	$server->append_conf('postgresql.conf', "shared_buffers = 16MB\n$conf");
+	$server->start();
+	push @servers, $server;
+	return $server;
+}
+
+# conf: more lines for postgresql.conf; preload => 0 and extension => 0 leave that part out.
+sub start_coordinator
+{
+	my (%opt) = @_;
+	my $conf = "max_connections = 200\nmax_worker_processes = 20\n";
+	$conf .= "shared_preload_libraries = 'polarx_pooler'\n" if $opt{preload} // 1;
+	$conf .= "log_min_messages = log\n" . ($opt{conf} // '');
+	my $coord = start_server($opt{name} // 'coord', $conf);
+	value($coord, 'CREATE EXTENSION polarx_pooler') if $opt{extension} // 1;
+	return $coord;
+}
+
+# Reachable at 127.0.0.1; auth: the hba method for TCP (trust); roles: { name => password or
+# undef }. Looking in from a test goes over the Unix socket, always trusted.
+sub start_datanode
+{
+	my ($name, %opt) = @_;
+	my $server = PostgreSQL::Test::Cluster->new($name);
+	$server->init(extra => [ '--locale=C', '--encoding=UTF8' ]);
+	$server->append_conf('postgresql.conf',
+		"shared_buffers = 16MB\nlisten_addresses = '127.0.0.1'\n" . ($opt{conf} // ''));
+	my $auth = $opt{auth} // 'trust';
+	unlink $server->data_dir . '/pg_hba.conf';
+	$server->append_conf('pg_hba.conf',
+		"local all all trust\nhost all all 127.0.0.1/32 $auth");
+	$server->start();
+	push @servers, $server;
+	my $roles = $opt{roles} // {};
+	for my $role (sort keys %$roles)
+	{
+		my $password = defined $roles->{$role} ? "PASSWORD '$roles->{$role}'" : '';
+		value($server, "CREATE ROLE $role LOGIN $password");
+	}
+	return $server;
+}
+
+sub options_text
+{
+	my (%options) = @_;
+	return join ', ', map { "$_ '$options{$_}'" } sort keys %options;
+}
+
+# CREATE SERVER for a datanode and a mapping of the superuser to the datanode's superuser.
+# server: more server options; db: the coordinator's database; wrapper: another wrapper;
+# mapping => 0: no mapping.
+sub add_node
+{
+	my ($coord, $name, $datanode, %opt) = @_;
+	my %options = (
+		host => '127.0.0.1',
+		port => $datanode->port,
+		dbname => 'postgres',
+		%{ $opt{server} // {} });
+	my $wrapper = $opt{wrapper} // 'polarx_pooler';
+	my $sql = "CREATE SERVER $name FOREIGN DATA WRAPPER $wrapper OPTIONS ("
+	  . options_text(%options) . ');';
+	$sql .= sprintf('CREATE USER MAPPING FOR "%s" SERVER %s OPTIONS (user \'%s\');',
+		me(), $name, me())
+	  if $opt{mapping} // 1;
+	value($coord, $sql, db => $opt{db});
+	return;
+}
+
+# A mapping of a role that may use the server.
+sub add_mapping
+{
+	my ($coord, $role, $server, %options) = @_;
+	my $options = %options ? 'OPTIONS (' . options_text(%options) . ')' : '';
+	value($coord,
+		"GRANT USAGE ON FOREIGN SERVER $server TO $role;"
+		  . "CREATE USER MAPPING FOR $role SERVER $server $options");
+	return;
+}
+
+# Changes settings of a running server: ALTER SYSTEM and reload.
+sub set_conf
+{
+	my ($server, %settings) = @_;
+	for my $name (sort keys %settings)
+	{
+		my $to = defined $settings{$name} ? "SET $name = '$settings{$name}'" : "RESET $name";
+		value($server, "ALTER SYSTEM $to");
+	}
+	value($server, 'SELECT pg_reload_conf()');
+	return;
+}
+
+sub connstr
+{
+	my ($server, %opt) = @_;
+	my $user = $opt{user} // me();
+	return $server->connstr($opt{db} // 'postgres') . " user=$user";
+}
+
+# Runs a script in a session of its own: (exit code, stdout, stderr); SQLSTATEs in stderr.
+# user, db: of the session.
+sub run_sql
+{
+	my ($server, $sql, %opt) = @_;
+	return $server->psql(
+		undef, $sql,
+		connstr => connstr($server, %opt),
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+}
+
+# The output of a script that must succeed.
+sub value
+{
+	my ($server, $sql, %opt) = @_;
+	my ($code, $out, $err) = run_sql($server, $sql, %opt);
+	die "failed on " . $server->name . ": $sql\n$err" if $code != 0;
+	return $out;
+}
+
+# One test: the script's last error has that SQLSTATE and its text (message, detail, hint,
+# context) is like $like. Returns the text.
+sub fails_with
+{
+	my ($server, $sql, $sqlstate, $like, $name, %opt) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($code, $out, $err) = run_sql($server, $sql, %opt);
+	like($err, qr/ERROR:  $sqlstate: (?s:.*)(?-s:$like)/, $name);
+	return $err;
+}
+
+# An open session; see PolarxSession.
+sub session
+{
+	my ($server, %opt) = @_;
+	return PolarxSession->on(connstr($server, %opt));
+}
+
+# One test: the code finishes within that many seconds. Returns what it returned.
+sub within
+{
+	my ($seconds, $name, $code) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $start = time;
+	my $result = $code->();
+	my $took = time - $start;
+	ok($took < $seconds, sprintf('%s (%.2f of %.2f s)', $name, $took, $seconds));
+	return $result;
+}
+
+# Awaits a condition in Perl; dies with $what when it does not come. Returns the seconds taken.
+sub wait_for
+{
+	my ($what, $code, $limit) = @_;
+	my $start = time;
+	$limit //= $ENV{PG_TEST_TIMEOUT_DEFAULT} / 2;
+	until ($code->())
+	{
+		die "waited $limit s in vain for $what" if time - $start > $limit;
+		usleep(20_000);
+	}
+	return time - $start;
+}
+
+# One test: the statement's output becomes $expected ('t').
+sub wait_until
+{
+	my ($server, $sql, $expected, $name, %opt) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$expected //= 't';
+	my ($out, $err) = ('', '');
+	my $came = eval {
+		wait_for($sql, sub {
+				(undef, $out, $err) = run_sql($server, $sql, %opt);
+				return $err eq '' && $out eq $expected;
+			}, $opt{limit});
+		1;
+	};
+	ok($came, $name // "awaited: $sql")
+	  or diag "awaiting on " . $server->name . ": $sql\nexpected: $expected\nlast: $out\n$err";
+	return $came;
+}
+
+# How many connections of poolers a datanode has; $where narrows it down (pg_stat_activity).
+sub backends
+{
+	my ($datanode, $where) = @_;
+	return value($datanode, "SELECT count(*) FROM pg_stat_activity WHERE $kPooled"
+		  . (defined $where ? " AND ($where)" : ''));
+}
+
+# The same as sorted text of process ids, one per line.
+sub backend_pids
+{
+	my ($datanode) = @_;
+	return value($datanode, "SELECT pid FROM pg_stat_activity WHERE $kPooled ORDER BY pid");
+}
+
+# Process ids of the pooler workers of a database, as text; '' when there is none.
+sub worker_pids
+{
+	my ($coord, $db) = @_;
+	$db //= 'postgres';
+	return value($coord,
+		"SELECT a.pid FROM pg_stat_activity a JOIN pg_database d ON d.oid = a.datid"
+		  . " WHERE a.backend_type = 'polarx_pooler worker' AND d.datname = '$db' ORDER BY 1");
+}
+
+# Awaits the pooler worker of a database (not the one with process id $other).
+sub worker_pid
+{
+	my ($coord, $db, $other) = @_;
+	my $pid = '';
+	wait_for('a pooler worker of ' . ($db // 'postgres'),
+		sub { $pid = worker_pids($coord, $db); $pid =~ /^\d+$/ && $pid ne ($other // ''); });
+	return $pid;
+}
+
+sub log_offset { return -s $_[0]->logfile; }
+
+sub log_since
+{
+	my ($server, $offset) = @_;
+	return slurp_file($server->logfile, $offset);
+}
+
+# One test: a line like $like appears in the log after $offset.
+sub wait_log
+{
+	my ($server, $like, $offset, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $came = eval {
+		wait_for("log line $like", sub { log_since($server, $offset) =~ $like });
+		1;
+	};
+	ok($came, $name // "logged: $like");
+	return $came;
+}
+
+# A TCP port of 127.0.0.1 where connects succeed and nobody ever answers: (port, socket). It is
+# silent as long as the socket lives.
+sub silent_port
+{
+	require IO::Socket::INET;
+	my $socket = IO::Socket::INET->new(
+		LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 64, Proto => 'tcp')
+	  or die "cannot listen: $!";
+	return ($socket->sockport, $socket);
+}
+
+# The end of every test: no server has crashed, then all servers stop.
+sub finish
+{
+	for my $server (@servers)
+	{
+		my $log = slurp_file($server->logfile);
+		unlike($log,
+			qr/terminating any other active server processes|PANIC|TRAP:|terminated by signal/,
+			$server->name . ' has not crashed');
+		$server->stop('fast');
+	}
+	done_testing();
+	return;
+}
+
+1;
