@@ -2,6 +2,7 @@
 #   make PG_CONFIG=/path/to/pg_config    another server
 #   make CXX=clang++                     another compiler
 #   make WERROR=                         warnings stay warnings
+#   make COPT=-UNDEBUG                   with assertions, which end the whole server when they fail
 # src/core and src/engine are compiled by rules of their own, without the server's include path.
 
 MODULE_big = polarx_pooler
@@ -27,7 +28,7 @@ include $(PGXS)
 WERROR = -Werror
 POLARX_CXXFLAGS = -std=c++20 -O2 -g -fPIC -pthread -fvisibility=hidden -fvisibility-inlines-hidden \
 	-fno-strict-aliasing -fwrapv -fstack-protector-strong -fno-omit-frame-pointer \
-	-Wall -Wextra $(WERROR) -D_GNU_SOURCE -D_FORTIFY_SOURCE=2 -MMD -MP $(COPT)
+	-DNDEBUG -Wall -Wextra $(WERROR) -D_GNU_SOURCE -D_FORTIFY_SOURCE=2 -MMD -MP $(COPT)
 
 POLARX_INCLUDES_core = -Iinclude
 POLARX_INCLUDES_engine = -Iinclude -isystem $(includedir)

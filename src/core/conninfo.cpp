@@ -26,7 +26,8 @@ constexpr const char* kNoPassfile = "/dev/null/none";
 // In front of the user's own, which therefore win.
 constexpr const char* kSessionSettings =
     "-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3"
-    " -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
+    " -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"
+    " -c client_connection_check_interval=2000";
 
 constexpr std::array<string_view, 3> kPoolSizes = {"max_pool_size", "min_pool_size",
                                                    "min_free_size"};

@@ -30,8 +30,7 @@ bool HoldOff::Clear() {
 }
 
 Status HoldOff::Refusal(TimePoint now) const {
-  const double seconds =
-      std::max(std::chrono::duration<double>(retry_at_ - now).count(), 0.0);
+  const double seconds = std::max(std::chrono::duration<double>(retry_at_ - now).count(), 0.0);
   char when[80];
   std::snprintf(when, sizeof(when), "The next attempt is in %.1f s.", seconds);
   std::string detail = status_.detail();

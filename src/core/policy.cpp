@@ -6,8 +6,7 @@
 namespace polarx {
 
 int SlotsToOpen(const Sizes& pool, const Limits& limits, int node_total, bool in_use) {
-  const int for_minimum =
-      std::min(limits.min_size - pool.total, limits.max_size / 2 - node_total);
+  const int for_minimum = std::min(limits.min_size - pool.total, limits.max_size / 2 - node_total);
   int for_reserve = 0;
   if (in_use) {
     // Slots on their way back count: they will be idle without an opened connection.

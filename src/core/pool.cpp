@@ -6,8 +6,8 @@
 namespace polarx {
 
 const char* SlotStateName(SlotState state) {
-  static constexpr const char* kNames[kSlotStates] = {
-      "connecting", "warming", "idle", "leased", "resetting", "checking", "closing"};
+  static constexpr const char* kNames[kSlotStates] = {"connecting", "warming",  "idle",   "leased",
+                                                      "resetting",  "checking", "closing"};
   return kNames[static_cast<int>(state)];
 }
 

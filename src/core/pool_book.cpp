@@ -305,9 +305,9 @@ void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
     case SlotState::kWarming:
     case SlotState::kResetting:
     case SlotState::kChecking:
-      actions_->Log("connection to datanode \"" + slot->pool->node->definition.name +
-                        "\" is closed: " + why,
-                    "");
+      actions_->Log(
+          "connection to datanode \"" + slot->pool->node->definition.name + "\" is closed: " + why,
+          "");
       CloseSlot(slot, CloseReason::kError, now);
       break;
     case SlotState::kIdle:
@@ -318,8 +318,7 @@ void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
 
 void PoolBook::OnClosed(Slot* slot, bool timed_out, TimePoint) {
   Pool* pool = slot->pool;
-  if (timed_out && slot->doomed != CloseReason::kError &&
-      slot->doomed != CloseReason::kRequested) {
+  if (timed_out && slot->doomed != CloseReason::kError && slot->doomed != CloseReason::kRequested) {
     ++pool->counters.closed_error;
   }
   slots_.erase(slot->id);

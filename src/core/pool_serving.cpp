@@ -23,8 +23,9 @@ void PoolBook::EndTurn(TimePoint now) {
     std::vector<Pool*> looked_at;
     looked_at.swap(dirty_);
     // Room on a node goes to the oldest ticket, whichever pool it waits in.
-    std::stable_sort(looked_at.begin(), looked_at.end(),
-                     [](const Pool* a, const Pool* b) { return OldestTicket(*a) < OldestTicket(*b); });
+    std::stable_sort(looked_at.begin(), looked_at.end(), [](const Pool* a, const Pool* b) {
+      return OldestTicket(*a) < OldestTicket(*b);
+    });
     for (Pool* pool : looked_at) {
       pool->dirty = false;
       Serve(pool, now);
@@ -117,13 +118,12 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
       return false;
     }
     if (want.restricted && !slot->password_used) {
-      RejectTicket(ticket,
-                   Status(sqlstate::kPasswordRequired, "password is required",
-                          "Non-superuser cannot connect to datanode \"" +
-                              want.pool->node->definition.name +
-                              "\" if it does not request a password.",
-                          "The datanode's authentication method must be changed or "
-                          "password_required=false set in the user mapping attributes."));
+      RejectTicket(ticket, Status(sqlstate::kPasswordRequired, "password is required",
+                                  "Non-superuser cannot connect to datanode \"" +
+                                      want.pool->node->definition.name +
+                                      "\" if it does not request a password.",
+                                  "The datanode's authentication method must be changed or "
+                                  "password_required=false set in the user mapping attributes."));
       return true;
     }
     slots.push_back(slot);
@@ -134,7 +134,8 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
   }
   if (ticket->waited) {
     ++counters_.client_request_from_thread;
-    counters_.acquire_conn_time_us += static_cast<std::uint64_t>((now - ticket->arrived_at).count());
+    counters_.acquire_conn_time_us +=
+        static_cast<std::uint64_t>((now - ticket->arrived_at).count());
   } else {
     ++counters_.client_request_from_hashtab;
   }

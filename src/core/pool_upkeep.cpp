@@ -57,8 +57,7 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
   std::unique_ptr<Node>& node = nodes_[definition.id];
   if (node == nullptr) {
     node = std::make_unique<Node>();
-  } else if (node->definition.host != definition.host ||
-             node->definition.port != definition.port) {
+  } else if (node->definition.host != definition.host || node->definition.port != definition.port) {
     node->hold_off = HoldOff();
     node->known_up = false;
   }
@@ -188,10 +187,10 @@ void PoolBook::Maintain(TimePoint now) {
     }
     // The back of the list is longest unused. Above a lowered limit, idle ones go unused or not.
     int surplus = SlotsToClose(pool->sizes(), limits, unused, pool->InUse(now, keepalive));
-    surplus = std::max(surplus, std::min(pool->node->total() -
-                                             pool->node->count(SlotState::kClosing) -
-                                             limits.max_size,
-                                         pool->count(SlotState::kIdle)));
+    surplus = std::max(
+        surplus,
+        std::min(pool->node->total() - pool->node->count(SlotState::kClosing) - limits.max_size,
+                 pool->count(SlotState::kIdle)));
     for (; surplus > 0; --surplus) {
       CloseSlot(&idle.back(), CloseReason::kIdle, now);
     }

@@ -73,13 +73,12 @@ std::vector<protocol::Row> NodeRows(const PoolBook& book, const WallClock& clock
     }
     const NodeDefinition& definition = node->definition;
     const HoldOff& hold_off = node->hold_off;
-    rows.push_back({definition.name,
-                    definition.host.empty() ? Value() : Value(definition.host),
+    rows.push_back({definition.name, definition.host.empty() ? Value() : Value(definition.host),
                     std::to_string(definition.port),
-                    hold_off.active() ? "down" : node->known_up ? "up" : "unknown",
-                    "f",
-                    LastError(hold_off),
-                    TimestampText(hold_off.failed_at(), clock),
+                    hold_off.active() ? "down"
+                    : node->known_up  ? "up"
+                                      : "unknown",
+                    "f", LastError(hold_off), TimestampText(hold_off.failed_at(), clock),
                     RetryAt(hold_off, clock),
                     node->ping_ms < 0 ? Value() : Value(std::to_string(node->ping_ms))});
   }
@@ -104,8 +103,8 @@ std::vector<protocol::Row> PoolRows(const PoolBook& book, const WallClock& clock
     }
     for (std::uint64_t value :
          {counters.acquired, counters.hits, counters.connects, counters.connect_failures,
-          counters.rejected, counters.closed_idle, counters.closed_lifetime,
-          counters.closed_memory, counters.closed_error}) {
+          counters.rejected, counters.closed_idle, counters.closed_lifetime, counters.closed_memory,
+          counters.closed_error}) {
       row.emplace_back(std::to_string(value));
     }
     for (double value : {pool->acquire_time.Percentile(0.5), pool->acquire_time.Percentile(0.95),
@@ -131,7 +130,8 @@ std::vector<protocol::Row> ConnectionRows(const PoolBook& book, PoolActions* ses
             {std::to_string(slot.id), std::to_string(id), pool->node->definition.name,
              pool->remote_user, SlotStateName(slot.state),
              slot.remote_pid == 0 ? Value() : Value(std::to_string(slot.remote_pid)),
-             slot.session == 0 ? Value() : Value(std::to_string(sessions->SessionPid(slot.session))),
+             slot.session == 0 ? Value()
+                               : Value(std::to_string(sessions->SessionPid(slot.session))),
              TimestampText(slot.created_at, clock), TimestampText(slot.state_since, clock),
              std::to_string(slot.leases), Value(), Value(), std::to_string(slot.thread)});
       }

@@ -3,11 +3,10 @@
 
 #include <sys/eventfd.h>
 
-#include <cassert>
 
 namespace polarx {
 
-Wakeup::Wakeup() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { assert(fd_); }
+Wakeup::Wakeup() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 // Neither call can fail in a way that matters: EAGAIN says that the wake-up is (not) there already.
 void Wakeup::Signal() { (void)::eventfd_write(fd_.get(), 1); }

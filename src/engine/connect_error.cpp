@@ -9,8 +9,8 @@ namespace {
 
 bool IsStateCharacter(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); }
 
-// Position of the five characters in "FATAL:  28P01: …", npos if there are none. The severity may be
-// translated, the punctuation is not.
+// Position of the five characters in "FATAL:  28P01: …", npos if there are none. The severity may
+// be translated, the punctuation is not.
 std::size_t FindSqlstate(std::string_view text) {
   for (std::size_t at = text.find(":  "); at != std::string_view::npos;
        at = text.find(":  ", at + 1)) {
@@ -72,8 +72,8 @@ Status ConnectErrorStatus(std::string_view node_name, std::string_view text) {
   const std::size_t at = FindSqlstate(text);
   const std::string_view state =
       at == std::string_view::npos ? sqlstate::kConnectionFailed : text.substr(at, 5);
-  return Status(state, "could not connect to datanode \"" + std::string(node_name) +
-                           "\": " + OneLine(text));
+  return Status(
+      state, "could not connect to datanode \"" + std::string(node_name) + "\": " + OneLine(text));
 }
 
 }  // namespace polarx

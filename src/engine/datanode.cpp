@@ -96,8 +96,8 @@ void Datanode::OnLookedUp(const std::string& addresses, const std::string& error
   if (!error.empty()) {
     FailConnect(Status(sqlstate::kConnectionFailed,
                        "could not connect to datanode \"" + connect_.node_name +
-                           "\": could not translate host name \"" +
-                           Find(connect_.options, "host") + "\" to address: " + error));
+                           "\": could not translate host name \"" + Find(connect_.options, "host") +
+                           "\" to address: " + error));
     return;
   }
   StartConnect(addresses);
@@ -108,8 +108,8 @@ void Datanode::StartConnect(const std::string& addresses) {
   std::vector<const char*> values;
   std::string hosts = Find(connect_.options, "host");
   if (!addresses.empty()) {
-    hosts = Repeat(hosts, static_cast<std::size_t>(
-                              std::count(addresses.begin(), addresses.end(), ',') + 1));
+    hosts = Repeat(
+        hosts, static_cast<std::size_t>(std::count(addresses.begin(), addresses.end(), ',') + 1));
     keywords.push_back("hostaddr");
     values.push_back(addresses.c_str());
   }
@@ -127,7 +127,8 @@ void Datanode::StartConnect(const std::string& addresses) {
   }
   // Verbose, so that the text of a refusal has the SQLSTATE in it.
   PQsetErrorVerbosity(conn_, PQERRORS_VERBOSE);
-  PQsetNoticeReceiver(conn_, [](void*, const PGresult*) {}, nullptr);
+  PQsetNoticeReceiver(
+      conn_, [](void*, const PGresult*) {}, nullptr);
   if (PQstatus(conn_) == CONNECTION_BAD) {
     FailConnect(ConnectErrorStatus(connect_.node_name, PQerrorMessage(conn_)));
     return;
@@ -223,8 +224,8 @@ void Datanode::ReadResults() {
     PGresult* result = PQgetResult(conn_);
     if (result == nullptr) {
       if (!statement_status_.ok()) {
-        const bool late_cancel = was_cancelled_ && !retried_ &&
-                                 statement_status_.sqlstate() == sqlstate::kQueryCanceled;
+        const bool late_cancel =
+            was_cancelled_ && !retried_ && statement_status_.sqlstate() == sqlstate::kQueryCanceled;
         if (!late_cancel) {
           FinishRun(std::move(statement_status_));
           return;

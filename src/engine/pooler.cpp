@@ -46,12 +46,14 @@ Pooler::Impl::Impl(PoolerConfig config, const Settings& settings)
 Pooler::Impl::~Impl() { Stop(); }
 
 Status Pooler::Impl::StartThreads() {
-  if (!poller_.Add(config_.listener.get(), EPOLLIN, kListenerKey) ||
+  if (poller_.fd() < 0 || mailbox_->wakeup.fd() < 0 ||
+      !poller_.Add(config_.listener.get(), EPOLLIN, kListenerKey) ||
       !poller_.Add(mailbox_->wakeup.fd(), EPOLLIN, kWakeupKey)) {
     return Status(sqlstate::kInternalError, "could not set up the epoll set of the pooler");
   }
   for (int index = 0; index < config_.worker_threads; ++index) {
-    Result<std::unique_ptr<Worker>> worker = Worker::Start(index, &mailbox_->completions, &helpers_);
+    Result<std::unique_ptr<Worker>> worker =
+        Worker::Start(index, &mailbox_->completions, &helpers_);
     if (!worker.ok()) {
       return worker.status();
     }
@@ -284,8 +286,7 @@ void Pooler::Impl::FlushSessions() {
 WallClock Pooler::Impl::Wall(TimePoint now) const {
   const auto wall = std::chrono::system_clock::now().time_since_epoch();
   return {.steady = now,
-          .unix_microseconds =
-              std::chrono::duration_cast<std::chrono::microseconds>(wall).count()};
+          .unix_microseconds = std::chrono::duration_cast<std::chrono::microseconds>(wall).count()};
 }
 
 void Pooler::Impl::PrintStats(TimePoint) {

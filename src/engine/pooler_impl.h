@@ -97,7 +97,7 @@ class Pooler::Impl : public PoolActions {
   void On(Pinged& done, TimePoint now);
 
   void ServeRequest(Session* session, const protocol::Request& request, TimePoint now);
-  void HandleAttach(Session* session, const protocol::Attach& attach);
+  void HandleAttach(Session* session, const protocol::Attach& attach, TimePoint now);
   void HandleAcquire(Session* session, const protocol::Acquire& acquire, TimePoint now);
   void HandleWithdraw(Session* session, const protocol::Withdraw& withdraw, TimePoint now);
   void HandleRelease(Session* session, const protocol::Release& release, TimePoint now);
@@ -112,7 +112,9 @@ class Pooler::Impl : public PoolActions {
 
   void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
              std::vector<std::string> verify = {});
-  Worker* WorkerOf(const Slot& slot) { return workers_[static_cast<std::size_t>(slot.thread)].get(); }
+  Worker* WorkerOf(const Slot& slot) {
+    return workers_[static_cast<std::size_t>(slot.thread)].get();
+  }
   void DropSilent(TimePoint now);
   void PrintStats(TimePoint now);
   std::vector<protocol::Row> SessionRows(const WallClock& clock);

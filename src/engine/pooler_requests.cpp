@@ -15,8 +15,7 @@ Overloaded(Handlers...) -> Overloaded<Handlers...>;
 
 }  // namespace
 
-void Pooler::Impl::ServeRequest(Session* session, const protocol::Request& request,
-                                TimePoint now) {
+void Pooler::Impl::ServeRequest(Session* session, const protocol::Request& request, TimePoint now) {
   if (session->stage != Session::Stage::kAttached &&
       !std::holds_alternative<protocol::Attach>(request)) {
     Violation(session, "a request came before the attach", now);
@@ -24,7 +23,7 @@ void Pooler::Impl::ServeRequest(Session* session, const protocol::Request& reque
   }
   std::visit(
       Overloaded{
-          [&](const protocol::Attach& attach) { HandleAttach(session, attach); },
+          [&](const protocol::Attach& attach) { HandleAttach(session, attach, now); },
           [&](const protocol::Acquire& acquire) { HandleAcquire(session, acquire, now); },
           [&](const protocol::Withdraw& withdraw) { HandleWithdraw(session, withdraw, now); },
           [&](const protocol::Release& release) { HandleRelease(session, release, now); },
@@ -72,11 +71,12 @@ void Pooler::Impl::AnswerAttach(SessionId id, const Status& status, std::string_
   session->stage = Session::Stage::kAsked;
 }
 
-void Pooler::Impl::HandleAttach(Session* session, const protocol::Attach& attach) {
+void Pooler::Impl::HandleAttach(Session* session, const protocol::Attach& attach, TimePoint now) {
   if (attach.version != protocol::kVersion || attach.generation != config_.generation ||
       session->stage != Session::Stage::kAsked) {
     Send(session, protocol::Failed{0, Status(sqlstate::kCannotConnectNow,
                                              "this pooler worker is not the one asked for")});
+    EndSession(session, now);
     return;
   }
   session->stage = Session::Stage::kAttached;
@@ -100,9 +100,9 @@ void Pooler::Impl::HandleAcquire(Session* session, const protocol::Acquire& acqu
   for (const protocol::Wanted& wanted : acquire.wanted) {
     nodes.insert(wanted.node);
     if (book_.FindMapping(wanted.node, wanted.role) == nullptr) {
-      Send(session, protocol::Failed{acquire.request,
-                                     Status(sqlstate::kUndefinedObject,
-                                            "datanode is not known to the pooler worker")});
+      Send(session,
+           protocol::Failed{acquire.request, Status(sqlstate::kUndefinedObject,
+                                                    "datanode is not known to the pooler worker")});
       return;
     }
   }
@@ -162,8 +162,7 @@ void Pooler::Impl::HandleCancel(Session* session, const protocol::Cancel& cancel
   if (slot == nullptr || slot->session != session->id) {
     return;  // given back meanwhile
   }
-  WorkerOf(*slot)->Send(
-      CancelOrder{slot->id, now + book_.settings().pooler_dn_set_timeout});
+  WorkerOf(*slot)->Send(CancelOrder{slot->id, now + book_.settings().pooler_dn_set_timeout});
 }
 
 void Pooler::Impl::Grant(const Ticket& ticket, std::span<Slot* const> slots) {

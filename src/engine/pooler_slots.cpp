@@ -17,17 +17,18 @@ void Pooler::Impl::Connect(Slot* slot) {
   const NodeDefinition& definition = slot->pool->node->definition;
   const std::string& node = definition.name;
   // Node by node in turn: else the connections of one node could all meet on one thread.
-  slot->thread = static_cast<int>((definition.id + next_worker_[definition.id]++) % workers_.size());
+  slot->thread =
+      static_cast<int>((definition.id + next_worker_[definition.id]++) % workers_.size());
   constexpr int kReserve = 8;
   if (FdsUsed() + kReserve > config_.fd_limit) {
     mailbox_->completions.Send(ConnectFailed{
-        slot->id, Status(sqlstate::kOutOfDescriptors,
-                         "pooler worker has no descriptor left for a connection to datanode \"" +
-                             node + "\"",
-                         std::to_string(FdsUsed()) + " of " + std::to_string(config_.fd_limit) +
-                             " descriptors are in use.",
-                         "Raise the server's limit of open files, or lower "
-                         "pooler.max_pool_size.")});
+        slot->id,
+        Status(sqlstate::kOutOfDescriptors,
+               "pooler worker has no descriptor left for a connection to datanode \"" + node + "\"",
+               std::to_string(FdsUsed()) + " of " + std::to_string(config_.fd_limit) +
+                   " descriptors are in use.",
+               "Raise the server's limit of open files, or lower "
+               "pooler.max_pool_size.")});
     return;
   }
   WorkerOf(*slot)->Send(ConnectOrder{.slot = slot->id,
@@ -128,8 +129,7 @@ void Pooler::Impl::On(RunDone& done, TimePoint now) {
   if (done.status.ok()) {
     slot->parameters = std::move(done.parameters);
     book_.OnReady(slot, now);
-  } else if (done.kind == RunKind::kWarm &&
-             done.status.sqlstate() != sqlstate::kConnectionLost) {
+  } else if (done.kind == RunKind::kWarm && done.status.sqlstate() != sqlstate::kConnectionLost) {
     book_.OnReady(slot, now);  // the statement is at fault, not the connection
   } else {
     book_.OnBroken(slot, done.status.message(), now);
@@ -192,29 +192,31 @@ void Pooler::Impl::PingNode(std::uint64_t job, std::size_t row, NodeId id, RoleI
   }
   const NodeDefinition& definition = node->definition;
   const std::string key = definition.host + ":" + std::to_string(definition.port);
-  helpers_.Run("ping " + key, [mailbox = mailbox_, ping, name = definition.name,
-                               host = definition.host, port = std::to_string(definition.port),
-                               limit = std::to_string(
-                                   book_.settings().pooler_connect_timeout.count())] {
-    const char* keywords[] = {"host",   "port",           "user",           "dbname",
-                              "passfile", "connect_timeout", "sslmode", "gssencmode", nullptr};
-    const char* values[] = {host.c_str(), port.c_str(),  "polarx_pooler", "polarx_pooler",
-                            "/dev/null/none", limit.c_str(), "disable", "disable", nullptr};
-    const TimePoint begin = Now();
-    const PGPing answer = PQpingParams(keywords, values, 0);
-    Status status;
-    if (answer == PQPING_REJECT) {
-      status = Status(sqlstate::kCannotConnectNow,
-                      "datanode \"" + name + "\" is up but accepts no connections now");
-    } else if (answer != PQPING_OK) {
-      status = Status(sqlstate::kConnectionFailed, "could not connect to datanode \"" + name +
-                                                       "\": no answer at host \"" + host +
-                                                       "\", port " + port);
-    }
-    const double milliseconds =
-        std::chrono::duration<double, std::milli>(Now() - begin).count();
-    mailbox->completions.Send(Pinged{ping, status, milliseconds});
-  });
+  helpers_.Run(
+      "ping " + key, [mailbox = mailbox_, ping, name = definition.name, host = definition.host,
+                      port = std::to_string(definition.port),
+                      limit = std::to_string(book_.settings().pooler_connect_timeout.count())] {
+        const char* keywords[] = {"host",    "port",       "user",
+                                  "dbname",  "passfile",   "connect_timeout",
+                                  "sslmode", "gssencmode", nullptr};
+        const char* values[] = {host.c_str(),    port.c_str(),     "polarx_pooler",
+                                "polarx_pooler", "/dev/null/none", limit.c_str(),
+                                "disable",       "disable",        nullptr};
+        const TimePoint begin = Now();
+        const PGPing answer = PQpingParams(keywords, values, 0);
+        Status status;
+        if (answer == PQPING_REJECT) {
+          status = Status(sqlstate::kCannotConnectNow,
+                          "datanode \"" + name + "\" is up but accepts no connections now");
+        } else if (answer != PQPING_OK) {
+          status = Status(sqlstate::kConnectionFailed, "could not connect to datanode \"" + name +
+                                                           "\": no answer at host \"" + host +
+                                                           "\", port " + port);
+        }
+        const double milliseconds =
+            std::chrono::duration<double, std::milli>(Now() - begin).count();
+        mailbox->completions.Send(Pinged{ping, status, milliseconds});
+      });
 }
 
 void Pooler::Impl::FinishPing(std::uint64_t ping, const Status& status, double milliseconds,

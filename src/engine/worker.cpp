@@ -72,10 +72,13 @@ class Loop : public DatanodeHost {
   Loop(std::shared_ptr<Worker::Inbox> inbox, Channel<Completion>* completions, HelperPool* helpers)
       : inbox_(std::move(inbox)), completions_(completions), helpers_(helpers) {}
 
+  // False: the system refuses the descriptors that it needs.
+  bool Prepare() {
+    return poller_.fd() >= 0 && inbox_->wakeup.fd() >= 0 &&
+           poller_.Add(inbox_->wakeup.fd(), EPOLLIN, kInboxKey);
+  }
+
   void Run() {
-    if (!poller_.Add(inbox_->wakeup.fd(), EPOLLIN, kInboxKey)) {
-      return;
-    }
     while (!stopped_) {
       const TimePoint next = deadlines_.empty() ? kNever : deadlines_.begin()->first;
       for (const epoll_event& event : poller_.Wait(next)) {
@@ -118,12 +121,12 @@ class Loop : public DatanodeHost {
   }
 
   void RunCancel(SlotId slot, const std::string& key, PGcancel* cancel) override {
-    helpers_->Run("cancel " + key, [inbox = inbox_, slot,
-                                    owned = std::shared_ptr<PGcancel>(cancel, PQfreeCancel)] {
-      char error[256];
-      PQcancel(owned.get(), error, sizeof(error));
-      inbox->messages.Send(CancelThrough{slot});
-    });
+    helpers_->Run("cancel " + key,
+                  [inbox = inbox_, slot, owned = std::shared_ptr<PGcancel>(cancel, PQfreeCancel)] {
+                    char error[256];
+                    PQcancel(owned.get(), error, sizeof(error));
+                    inbox->messages.Send(CancelThrough{slot});
+                  });
   }
 
   void Report(Completion completion) override { completions_->Send(std::move(completion)); }
@@ -227,11 +230,12 @@ Result<std::unique_ptr<Worker>> Worker::Start(int index, Channel<Completion>* co
                                               HelperPool* helpers) {
   std::unique_ptr<Worker> worker(new Worker);
   worker->inbox_ = std::make_shared<Inbox>();
-  Result<std::thread> thread =
-      StartThread("pooler-w" + std::to_string(index),
-                  [inbox = worker->inbox_, completions, helpers] {
-                    Loop(inbox, completions, helpers).Run();
-                  });
+  auto loop = std::make_shared<Loop>(worker->inbox_, completions, helpers);
+  if (!loop->Prepare()) {
+    return Status(sqlstate::kOutOfDescriptors, "no descriptors for a worker thread of the pooler");
+  }
+  Result<std::thread> thread = StartThread("pooler-w" + std::to_string(index),
+                                           [owned = std::move(loop)] { owned->Run(); });
   if (!thread.ok()) {
     return thread.status();
   }

@@ -35,7 +35,7 @@ struct PolarxLease {
   bool busy;             // a statement has been sent whose results are not all read
   bool broken;           // lost or out of sync: to be closed
   pg_result* result;     // being read; cleared by whoever takes the lease next
-  void* lent_parameters; // protocol::Parameters as lent, owned by client.cpp
+  void* lent_parameters; // protocol::Parameters as lent, owned by client_leases.cpp
   PolarxLease* next;
 };
 
@@ -71,8 +71,8 @@ void ClientRelease(PolarxLease* lease, protocol::ReleaseKind kind) noexcept;
 void ClientCancel(PolarxLease* lease) noexcept;
 // Brings the lease's connection back in sync, waiting at most `limit_ms` (1 and more) and not
 // interruptibly: reads and drops results, ends COPY, leaves pipeline mode; cancels, once, what
-// still runs and was not cancelled before. No ereport. True: idle, or in an open or failed transaction,
-// nothing unread. False: good for nothing but a kClose.
+// still runs and was not cancelled before. No ereport. True: idle, or in an open or failed
+// transaction, nothing unread. False: good for nothing but a kClose.
 bool ClientSynchronize(PolarxLease* lease, int limit_ms) noexcept;
 
 PolarxLease* ClientLeases();  // head of the list, oldest first

@@ -49,8 +49,8 @@ bool NothingUnread(PGconn* conn) noexcept {
   return false;
 }
 
-// A borrower that leaves pipeline mode on may have omitted its last sync, which libpq does not tell;
-// the session's own statements never do.
+// A borrower that leaves pipeline mode on may have omitted its last sync, which libpq does not
+// tell; the session's own statements never do.
 bool LeavePipeline(const PolarxLease* lease) noexcept {
   return PQpipelineStatus(lease->conn) == PQ_PIPELINE_OFF ||
          (!lease->borrowed && PQexitPipelineMode(lease->conn) == 1);

@@ -206,7 +206,8 @@ TEST(CompleteMappingTest, GivesTheWholeListInOrder) {
       {"keepalives_interval", "10"},
       {"options",
        "-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 "
-       "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"},
+       "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 "
+       "-c client_connection_check_interval=2000"},
       {"passfile", "/dev/null/none"},
       {"password", "s3cret"},
       {"port", "6000"},
@@ -256,6 +257,7 @@ TEST(CompleteMappingTest, TheUsersOwnSettingsComeLastAndStay) {
   EXPECT_EQ(Value(mapping, "options"),
             "-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 "
             "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 "
+            "-c client_connection_check_interval=2000 "
             "-c DateStyle=German -c search_path=a\\ b");
 }
 

@@ -10,7 +10,8 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 const TimePoint kStart{seconds(1000)};
-const Status kRefused(sqlstate::kConnectionFailed, "could not connect to datanode \"dn1\": refused");
+const Status kRefused(sqlstate::kConnectionFailed,
+                      "could not connect to datanode \"dn1\": refused");
 
 TEST(ScopeOfFailure, TellsTheNodesTroubleFromThePools) {
   for (const char* state : {"08001", "08006", "53300", "57P03"}) {
@@ -26,7 +27,8 @@ TEST(HoldOff, DoublesUpToItsLongestDelay) {
   EXPECT_TRUE(hold_off.Permits(kStart));
   Duration expected = HoldOff::kFirstDelay;
   for (int i = 0; i < 20; ++i) {
-    EXPECT_EQ(hold_off.Fail(kRefused, kStart, 0), i == 0) << "a change of state only the first time";
+    EXPECT_EQ(hold_off.Fail(kRefused, kStart, 0), i == 0)
+        << "a change of state only the first time";
     EXPECT_EQ(hold_off.retry_at() - kStart, expected);
     EXPECT_FALSE(hold_off.Permits(kStart));
     EXPECT_TRUE(hold_off.Permits(kStart + expected));

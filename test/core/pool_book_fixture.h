@@ -1,5 +1,5 @@
-// A book-keeping whose actions are recorded and answered by hand, on a clock that stands still until
-// a test moves it.
+// A book-keeping whose actions are recorded and answered by hand, on a clock that stands still
+// until a test moves it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -99,8 +99,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     }
     EndTurn();
   }
-  void GiveBack(SessionId session,
-                protocol::ReleaseKind kind = protocol::ReleaseKind::kClean) {
+  void GiveBack(SessionId session, protocol::ReleaseKind kind = protocol::ReleaseKind::kClean) {
     std::vector<LeaseId> leases;
     leases.swap(held_[session]);
     for (LeaseId lease : leases) {

@@ -228,8 +228,8 @@ TEST_F(PoolBookTest, AnEvictedMinimumIsNotRefilledWhileRequestsHadToWait) {
   Open();
   ConnectAll();
   ASSERT_EQ(Total(kNode), 1);
-  Pool* minimum = PoolOf(kNode, kRole)->total() == 1 ? PoolOf(kNode, kRole)
-                                                     : PoolOf(kNode, kOtherRole);
+  Pool* minimum =
+      PoolOf(kNode, kRole)->total() == 1 ? PoolOf(kNode, kRole) : PoolOf(kNode, kOtherRole);
   const RoleId other = minimum == PoolOf(kNode, kRole) ? kOtherRole : kRole;
   Ask(1, {{kNode, other}});
   EndTurn();
@@ -267,10 +267,11 @@ TEST_F(PoolBookTest, ARefillThatFailedTurnsNoRequestAway) {
 TEST_F(PoolBookTest, ARequestIsJudgedByAnAttemptThatBeganAfterIt) {
   settings_.min_pool_size = 1;
   Open();
-  Pass(milliseconds(1));
+  Pass(std::chrono::milliseconds(1));
   Ask(1);
   EndTurn();
-  FailConnects(Status("57P03", "the database system is starting up"));  // the refill's, then its own
+  FailConnects(
+      Status("57P03", "the database system is starting up"));  // the refill's, then its own
   EXPECT_EQ(RejectionOf(1), "08001");
   EXPECT_GT(connects_, 2) << "an attempt of its own";
   Ask(2);

@@ -19,13 +19,15 @@ TEST(ConnectErrorStatus, KeepsTheReasonAndFindsTheSqlstate) {
        "connection to server at \"127.0.0.1\", port 5 failed: Connection refused\n"
        "\tIs the server running on that host and accepting TCP/IP connections?\n",
        "08001",
-       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 failed: "
+       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 "
+       "failed: "
        "Connection refused Is the server running on that host and accepting TCP/IP connections?"},
       {"refused by the server",
        "connection to server at \"127.0.0.1\", port 5 failed: FATAL:  28P01: password "
        "authentication failed for user \"a\"\nLOCATION:  auth_failed, auth.c:338\n",
        "28P01",
-       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 failed: "
+       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 "
+       "failed: "
        "FATAL:  password authentication failed for user \"a\""},
       {"in another language",
        "Verbindung fehlgeschlagen: FATAL:  3D000: Datenbank »x« existiert nicht\n"

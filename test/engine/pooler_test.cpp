@@ -140,8 +140,8 @@ class PoolerTest : public ::testing::Test {
       return {};
     }
     const protocol::GrantedLease& lease = granted->leases[0];
-    Result<PGconn*> conn = AdoptConnection(std::move(reply->fds[0]), lease.backend_pid,
-                                           lease.parameters, seconds(10));
+    Result<PGconn*> conn =
+        AdoptConnection(std::move(reply->fds[0]), lease.backend_pid, lease.parameters, seconds(10));
     EXPECT_TRUE(conn.ok());
     return {lease.lease, conn.ok() ? conn.value() : nullptr};
   }
@@ -217,8 +217,10 @@ TEST_F(PoolerTest, ADeadSessionsLeaseIsCancelledAndClosed) {
     DetachConnection(lease.conn);
     PQfinish(lease.conn);
   }
-  ASSERT_TRUE(TurnUntil([&] { return datanode_.counts().open == 0; }));
-  EXPECT_EQ(datanode_.counts().cancels, 1);
+  EXPECT_TRUE(TurnUntil([&] {
+    const FakeDatanode::Counts counts = datanode_.counts();
+    return counts.open == 0 && counts.cancels == 1;
+  }));
 }
 
 TEST_F(PoolerTest, ACancelNamesALeaseOfOnesOwn) {
@@ -307,7 +309,10 @@ TEST_F(PoolerTest, GarbageEndsThatClientAlone) {
     ASSERT_GT(send(bad.fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL), 0);
     ASSERT_TRUE(TurnUntil([&] { return !bad.Receive().ok(); }));
   }
-  { PoolerClient hanging = Client(); ASSERT_EQ(send(hanging.fd(), "\0\0\0", 3, 0), 3); }
+  {
+    PoolerClient hanging = Client();
+    ASSERT_EQ(send(hanging.fd(), "\0\0\0", 3, 0), 3);
+  }
   Release(&good, Acquire(&good));
 }
 
@@ -318,13 +323,22 @@ TEST_F(PoolerTest, ARequestBeforeTheAttachIsAViolation) {
   EXPECT_TRUE(TurnUntil([&] { return !client.Receive().ok(); }));
 }
 
+TEST_F(PoolerTest, ASessionOfAnotherWorkersGenerationIsToldAndSentAway) {
+  Start();
+  PoolerClient client = Client();
+  ASSERT_TRUE(client.Send(protocol::Attach{protocol::kVersion, kGeneration + 1}).ok());
+  std::optional<ClientReply> reply = Reply(&client);
+  ASSERT_TRUE(reply && std::holds_alternative<protocol::Failed>(reply->reply));
+  EXPECT_EQ(std::get<protocol::Failed>(reply->reply).status.sqlstate(), "57P03");
+  EXPECT_TRUE(TurnUntil([&] { return !client.Receive().ok(); }));
+}
+
 TEST_F(PoolerTest, AReleaseOfAnothersLeaseIsAViolation) {
   Start();
   PoolerClient owner = Attach();
   PoolerClient thief = Attach();
   Lease lease = Acquire(&owner);
-  ASSERT_TRUE(
-      thief.Send(protocol::Release{{{lease.id, protocol::ReleaseKind::kClean, {}}}}).ok());
+  ASSERT_TRUE(thief.Send(protocol::Release{{{lease.id, protocol::ReleaseKind::kClean, {}}}}).ok());
   EXPECT_TRUE(TurnUntil([&] { return !thief.Receive().ok(); }));
   PGresult* result = PQexec(lease.conn, "ECHO mine");
   EXPECT_STREQ(PQgetvalue(result, 0, 0), "mine");

@@ -25,9 +25,13 @@ class WorkerTest : public ::testing::Test {
   ~WorkerTest() override { SetLookupForTest(nullptr); }
 
   Options OptionsFor(const std::string& host) {
-    return {{"dbname", "d"},         {"gssencmode", "disable"}, {"host", host},
-            {"password", "secret"},  {"port", std::to_string(datanode_.port())},
-            {"sslmode", "disable"},  {"user", "u"}};
+    return {{"dbname", "d"},
+            {"gssencmode", "disable"},
+            {"host", host},
+            {"password", "secret"},
+            {"port", std::to_string(datanode_.port())},
+            {"sslmode", "disable"},
+            {"user", "u"}};
   }
   void Connect(SlotId slot, Duration limit = seconds(10), const std::string& host = "127.0.0.1") {
     worker_->Send(ConnectOrder{.slot = slot,
@@ -96,8 +100,7 @@ TEST_F(WorkerTest, TellsWhetherThePasswordWasUsed) {
 }
 
 TEST_F(WorkerTest, AWrongPasswordKeepsItsSqlstate) {
-  datanode_.SetBehaviour(
-      {.startup = FakeBehaviour::Startup::kAskPassword, .password = "another"});
+  datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kAskPassword, .password = "another"});
   Connect(1);
   EXPECT_EQ(Next<ConnectFailed>().status.sqlstate(), "28P01");
 }
@@ -120,8 +123,7 @@ TEST_F(WorkerTest, ASilentDatanodeEndsAtTheDeadlineAndHoldsNobodyUp) {
   EXPECT_EQ(Next<Connected>().slot, 2u);
   const ConnectFailed failed = Next<ConnectFailed>();
   EXPECT_EQ(failed.status.sqlstate(), "08001");
-  EXPECT_NE(failed.status.message().find("pooler.pooler_connect_timeout (1 s)"),
-            std::string::npos);
+  EXPECT_NE(failed.status.message().find("pooler.pooler_connect_timeout (1 s)"), std::string::npos);
 }
 
 std::atomic<bool> release_lookup;
@@ -172,8 +174,7 @@ TEST_F(WorkerTest, RunsStatementsOneAfterTheOther) {
   Open(1);
   Run(1, {"ROLLBACK", "DISCARD ALL"});
   EXPECT_TRUE(Next<RunDone>().status.ok());
-  EXPECT_EQ(datanode_.counts().statements,
-            (std::vector<std::string>{"ROLLBACK", "DISCARD ALL"}));
+  EXPECT_EQ(datanode_.counts().statements, (std::vector<std::string>{"ROLLBACK", "DISCARD ALL"}));
 }
 
 TEST_F(WorkerTest, AFailedStatementIsToldWithItsSqlstate) {
@@ -240,8 +241,7 @@ TEST_F(WorkerTest, AsksForValuesThatItsOwnCopyMayBeWrongAbout) {
   Open(1);
   Run(1, {"DISCARD ALL"}, seconds(10), {"TimeZone"});
   EXPECT_TRUE(Next<RunDone>().status.ok());
-  EXPECT_EQ(datanode_.counts().statements.back(),
-            "SELECT pg_catalog.current_setting('TimeZone')");
+  EXPECT_EQ(datanode_.counts().statements.back(), "SELECT pg_catalog.current_setting('TimeZone')");
 }
 
 TEST_F(WorkerTest, StopsAtOnceWhileAConnectIsUnderWay) {

@@ -15,8 +15,8 @@ namespace polarx {
 // One connection option of libpq, as libpq itself tells (engine/libpq_options.h lists them).
 struct KnownOption {
   std::string keyword;
-  bool secret = false;  // libpq shows it as '*'
-  bool debug = false;   // libpq marks it 'D'
+  bool secret = false;             // libpq shows it as '*'
+  bool debug = false;              // libpq marks it 'D'
   std::string default_value = "";  // compiled into libpq, so of no environment; "" if none
 };
 
@@ -37,7 +37,7 @@ bool DemandsTls(std::string_view sslmode);
 // What the node and the mapping ask for, before completion.
 struct MappingSource {
   std::string node_name;
-  Options server_options;   // as in the catalog, unknown keywords (of other wrappers) included
+  Options server_options;  // as in the catalog, unknown keywords (of other wrappers) included
   Options mapping_options;
   std::string local_user;       // name of the role that the connection is for
   bool superuser = false;       // that role
@@ -52,7 +52,8 @@ struct MappingSource {
 // keepalives 1/30/10/3 and tcp_user_timeout 30000 unless set, application_name
 // polarx_pooler/<database> unless set. `options` gets the settings for exact text exchange in front
 // of the user's own, which therefore win: DateStyle=ISO, IntervalStyle=postgres,
-// extra_float_digits=3, idle_in_transaction_session_timeout=0, idle_session_timeout=0.
+// extra_float_digits=3, idle_in_transaction_session_timeout=0, idle_session_timeout=0,
+// client_connection_check_interval=2000 (ms; a statement whose holder is gone ends by itself).
 //
 // Options that ValidateOption would not accept where they stand have no effect, nor have empty
 // ones; but a bad value of an accepted one is refused (22023), likewise a `service` (0A000). What

@@ -22,8 +22,9 @@ class HoldOff {
   static constexpr Duration kLongestDelay = std::chrono::seconds(5);
 
   bool active() const { return failures_ > 0; }
-  // A request has had its own attempt, and that failed: until retry_at others are turned away. Before
-  // that only refilling waits, so that a datanode that was away while nobody asked costs nobody.
+  // A request has had its own attempt, and that failed: until retry_at others are turned away.
+  // Before that only refilling waits, so that a datanode that was away while nobody asked costs
+  // nobody.
   bool proven() const { return active() && proven_; }
   void Prove() { proven_ = true; }
   // May a connect be tried at `now`? While active, one at a time is for the caller to see to.
@@ -37,8 +38,8 @@ class HoldOff {
   // True: this is a change from ill to well.
   bool Clear();
 
-  // The status for a request that is turned away meanwhile: says when the next attempt is. 08001 for
-  // a failure of the whole node, else the datanode's own SQLSTATE.
+  // The status for a request that is turned away meanwhile: says when the next attempt is. 08001
+  // for a failure of the whole node, else the datanode's own SQLSTATE.
   Status Refusal(TimePoint now) const;
 
  private:

@@ -30,15 +30,15 @@ struct NodeDefinition {
 // How one role reaches one node.
 struct MappingDefinition {
   NodeId node = 0;
-  RoleId role = 0;          // the local role, 0 for a PUBLIC mapping with a user of its own
-  std::string role_name;    // for pools.mapped_roles; "public" for role 0
-  Status status;            // not ok: why this role cannot use the node; the rest is then unset
-  Options options;          // the complete list for libpq, password included: it identifies the pool
+  RoleId role = 0;        // the local role, 0 for a PUBLIC mapping with a user of its own
+  std::string role_name;  // for pools.mapped_roles; "public" for role 0
+  Status status;          // not ok: why this role cannot use the node; the rest is then unset
+  Options options;        // the complete list for libpq, password included: it identifies the pool
   std::string remote_user;
   std::string remote_database;
-  bool restricted = true;   // the password rule applies: no superuser, password_required not false
+  bool restricted = true;  // the password rule applies: no superuser, password_required not false
   bool has_password = false;
-  bool preopen = false;     // a pool from the worker's start on, without waiting for a session
+  bool preopen = false;  // a pool from the worker's start on, without waiting for a session
 };
 
 }  // namespace polarx

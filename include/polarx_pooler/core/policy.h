@@ -10,7 +10,7 @@ namespace polarx {
 inline constexpr int kParallelConnects = 8;
 
 struct Sizes {
-  int total = 0;       // all slots of the pool
+  int total = 0;  // all slots of the pool
   int idle = 0;
   int connecting = 0;  // warming included
   int resetting = 0;   // checking included
@@ -27,8 +27,8 @@ struct Limits {
 // half of max_size; min_free counts while in use, up to max_size.
 int SlotsToOpen(const Sizes& pool, const Limits& limits, int node_total, bool in_use);
 
-// How many of `unused` idle slots (those idle for longer than pool_conn_keepalive) to close: down to
-// min_size, and while in use to min_free idle ones. Never below what SlotsToOpen would reopen.
+// How many of `unused` idle slots (those idle for longer than pool_conn_keepalive) to close: down
+// to min_size, and while in use to min_free idle ones. Never below what SlotsToOpen would reopen.
 int SlotsToClose(const Sizes& pool, const Limits& limits, int unused, bool in_use);
 
 // pool_session_max_lifetime less up to a tenth; `jitter` in [0, 1).

@@ -59,8 +59,8 @@ class Pool {
   const std::string remote_database;
 
   std::vector<std::string> mapped_roles;
-  bool obsolete = false;    // no mapping leads here any more
-  bool dirty = false;       // PoolBook: stands in the list of pools to look at
+  bool obsolete = false;  // no mapping leads here any more
+  bool dirty = false;     // PoolBook: stands in the list of pools to look at
   bool ever_acquired = false;
   TimePoint last_acquired{};
   std::list<Ticket*> queue;  // oldest first
@@ -69,7 +69,7 @@ class Pool {
   PoolCounters counters;
   Histogram acquire_time;
   Histogram hold_time;
-  PoolCounters printed_counters;   // as of the last stat line
+  PoolCounters printed_counters;  // as of the last stat line
   Histogram printed_acquire_time;
 
  private:

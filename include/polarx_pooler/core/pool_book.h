@@ -3,7 +3,8 @@
 // thread; time is an argument.
 //
 // Events come in during a turn (Request, Release, OnConnected …); EndTurn draws the conclusions:
-// tickets are served oldest first, missing slots opened, hopeless tickets rejected, minima refilled.
+// tickets are served oldest first, missing slots opened, hopeless tickets rejected, minima
+// refilled.
 #pragma once
 
 #include <cstdint>
@@ -54,14 +55,14 @@ struct Ticket {
 class PoolActions {
  public:
   virtual ~PoolActions() = default;
-  virtual void Connect(Slot* slot) = 0;            // -> OnConnected, OnConnectFailed
-  virtual void Warm(Slot* slot) = 0;               // -> OnReady
-  virtual bool LooksAlive(const Slot& slot) = 0;   // one non-blocking peek at an idle slot
+  virtual void Connect(Slot* slot) = 0;           // -> OnConnected, OnConnectFailed
+  virtual void Warm(Slot* slot) = 0;              // -> OnReady
+  virtual bool LooksAlive(const Slot& slot) = 0;  // one non-blocking peek at an idle slot
   virtual void Reset(Slot* slot, protocol::ReleaseKind kind) = 0;  // -> OnReady, OnBroken
-  virtual void Close(Slot* slot) = 0;              // -> OnClosed
+  virtual void Close(Slot* slot) = 0;                              // -> OnClosed
   virtual void Grant(const Ticket& ticket, std::span<Slot* const> slots) = 0;
   virtual void Reject(const Ticket& ticket, const Status& status) = 0;
-  virtual int SessionPid(SessionId session) = 0;   // for messages
+  virtual int SessionPid(SessionId session) = 0;  // for messages
   virtual void Log(const std::string& message, const std::string& detail) = 0;
 };
 
@@ -83,8 +84,8 @@ class PoolBook {
   // --- sessions -------------------------------------------------------------------------------
   // All mappings must be known, all nodes different. The answer is Grant or Reject, at the earliest
   // in EndTurn.
-  void Request(SessionId session, std::uint32_t request,
-               std::span<const protocol::Wanted> wanted, Duration queue_timeout, TimePoint now);
+  void Request(SessionId session, std::uint32_t request, std::span<const protocol::Wanted> wanted,
+               Duration queue_timeout, TimePoint now);
   // Gives up a waiting request; false: there is none of that number.
   bool Withdraw(SessionId session, std::uint32_t request);
   // False: that session has no such lease. `cause` other than kNone: close it for that reason.

@@ -40,22 +40,37 @@ enum class ReleaseKind : std::uint8_t {
 enum class View : std::uint8_t { kNodes = 0, kPools, kConnections, kSessions, kStats };
 
 // --- requests ---------------------------------------------------------------------------------
-struct Attach { std::uint32_t version = kVersion; std::uint64_t generation = 0; };
-struct Wanted { NodeId node = 0; RoleId role = 0; };
+struct Attach {
+  std::uint32_t version = kVersion;
+  std::uint64_t generation = 0;
+};
+struct Wanted {
+  NodeId node = 0;
+  RoleId role = 0;
+};
 struct Acquire {
-  std::uint32_t request = 0;            // chosen by the session, comes back in the reply
-  std::uint32_t queue_timeout_ms = 0;   // 0: reject at once where every slot is leased
+  std::uint32_t request = 0;           // chosen by the session, comes back in the reply
+  std::uint32_t queue_timeout_ms = 0;  // 0: reject at once where every slot is leased
   std::vector<Wanted> wanted;
 };
-struct Withdraw { std::uint32_t request = 0; };  // gives up an acquire; its reply still comes
+struct Withdraw {
+  std::uint32_t request = 0;
+};  // gives up an acquire; its reply still comes
 struct Released {
   std::uint64_t lease = 0;
   ReleaseKind kind = ReleaseKind::kClose;
   Parameters changed;  // values that the datanode has reported since the grant
 };
-struct Release { std::vector<Released> leases; };  // no reply
-struct Cancel { std::uint64_t lease = 0; };        // no reply
-struct Show { std::uint32_t request = 0; View view = View::kPools; };  // reply: Rows
+struct Release {
+  std::vector<Released> leases;
+};  // no reply
+struct Cancel {
+  std::uint64_t lease = 0;
+};  // no reply
+struct Show {
+  std::uint32_t request = 0;
+  View view = View::kPools;
+};             // reply: Rows
 struct Ping {  // reply: Rows
   std::uint32_t request = 0;
   RoleId role = 0;
@@ -66,21 +81,37 @@ struct Clean {  // reply: Done
   NodeId node = 0;
   std::string remote_user;
 };
-struct Reload { std::uint32_t request = 0; };  // reply: Done
+struct Reload {
+  std::uint32_t request = 0;
+};  // reply: Done
 using Request = std::variant<Attach, Acquire, Withdraw, Release, Cancel, Show, Ping, Clean, Reload>;
 
 // --- replies ----------------------------------------------------------------------------------
-struct Attached { std::uint64_t generation = 0; };
+struct Attached {
+  std::uint64_t generation = 0;
+};
 struct GrantedLease {
   std::uint64_t lease = 0;
   std::int32_t backend_pid = 0;  // of the datanode
   Parameters parameters;         // every parameter value that the datanode has reported
 };
-struct Granted { std::uint32_t request = 0; std::vector<GrantedLease> leases; };
-struct Failed { std::uint32_t request = 0; Status status; };  // request 0: the attach itself
-using Row = std::vector<std::optional<std::string>>;           // values in text form, nullopt: NULL
-struct Rows { std::uint32_t request = 0; std::vector<Row> rows; };
-struct Done { std::uint32_t request = 0; std::int64_t value = 0; };
+struct Granted {
+  std::uint32_t request = 0;
+  std::vector<GrantedLease> leases;
+};
+struct Failed {
+  std::uint32_t request = 0;
+  Status status;
+};                                                    // request 0: the attach itself
+using Row = std::vector<std::optional<std::string>>;  // values in text form, nullopt: NULL
+struct Rows {
+  std::uint32_t request = 0;
+  std::vector<Row> rows;
+};
+struct Done {
+  std::uint32_t request = 0;
+  std::int64_t value = 0;
+};
 using Reply = std::variant<Attached, Granted, Failed, Rows, Done>;
 
 // Appends the frame to `out`. The status of a Failed must not be ok.

@@ -27,14 +27,14 @@ inline constexpr int kSlotStates = 7;
 const char* SlotStateName(SlotState state);
 
 enum class CloseReason : std::uint8_t {
-  kNone,      // stays
-  kIdle,      // unused for pool_conn_keepalive, or given up for another pool of the node
-  kLifetime,  // older than pool_session_max_lifetime
-  kMemory,    // above pool_session_memory_limit
-  kError,     // broken, failed to reset, or left in an unknown state
-  kObsolete,  // its node or mapping changed
-  kCleaned,   // clean() asked for it
-  kRequested, // its borrower asked for it
+  kNone,       // stays
+  kIdle,       // unused for pool_conn_keepalive, or given up for another pool of the node
+  kLifetime,   // older than pool_session_max_lifetime
+  kMemory,     // above pool_session_memory_limit
+  kError,      // broken, failed to reset, or left in an unknown state
+  kObsolete,   // its node or mapping changed
+  kCleaned,    // clean() asked for it
+  kRequested,  // its borrower asked for it
 };
 
 class Pool;
@@ -54,9 +54,9 @@ struct Slot {
 
   TimePoint created_at{};
   TimePoint state_since{};
-  TimePoint idle_since{};    // last release or, before the first, opening
+  TimePoint idle_since{};  // last release or, before the first, opening
   TimePoint expires_at = kNever;
-  std::uint64_t leases = 0;  // hand-outs so far
+  std::uint64_t leases = 0;                 // hand-outs so far
   CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
 
   // The lease; set while leased.

@@ -9,9 +9,9 @@ namespace polarx {
 
 // The counters of the database's stat line. Names and meaning are those of the original pooler.
 struct RequestCounters {
-  std::uint64_t client_request_conn_total = 0;    // acquire requests
-  std::uint64_t client_request_from_hashtab = 0;  // answered at once with idle slots
-  std::uint64_t client_request_from_thread = 0;   // had to wait for a worker thread
+  std::uint64_t client_request_conn_total = 0;          // acquire requests
+  std::uint64_t client_request_from_hashtab = 0;        // answered at once with idle slots
+  std::uint64_t client_request_from_thread = 0;         // had to wait for a worker thread
   std::uint64_t acquire_conn_from_hashtab = 0;          // slots lent that were idle
   std::uint64_t acquire_conn_from_hashtab_and_set = 0;  // the same, session parameters replayed
   std::uint64_t acquire_conn_from_thread = 0;           // slots lent after a wait

@@ -33,11 +33,21 @@ void DetachConnection(PGconn* conn);
 protocol::Parameters ChangedParameters(const PGconn* conn, const protocol::Parameters& lent);
 
 // Parameters that a server reports (of all versions we know).
-inline constexpr const char* kReportedParameters[] = {
-    "server_version", "client_encoding", "standard_conforming_strings", "DateStyle", "TimeZone",
-    "IntervalStyle", "integer_datetimes", "server_encoding", "is_superuser",
-    "session_authorization", "application_name", "default_transaction_read_only",
-    "in_hot_standby", "scram_iterations", "search_path"};
+inline constexpr const char* kReportedParameters[] = {"server_version",
+                                                      "client_encoding",
+                                                      "standard_conforming_strings",
+                                                      "DateStyle",
+                                                      "TimeZone",
+                                                      "IntervalStyle",
+                                                      "integer_datetimes",
+                                                      "server_encoding",
+                                                      "is_superuser",
+                                                      "session_authorization",
+                                                      "application_name",
+                                                      "default_transaction_read_only",
+                                                      "in_hot_standby",
+                                                      "scram_iterations",
+                                                      "search_path"};
 
 // The values of kReportedParameters that `conn` has.
 protocol::Parameters ReportedParameters(const PGconn* conn);

@@ -13,7 +13,7 @@ namespace polarx {
 // An eventfd. Signal: any thread. Clear: the thread that waits on fd().
 class Wakeup {
  public:
-  Wakeup();  // asserts that the descriptor could be had: opened once at start
+  Wakeup();  // fd() is -1 where the system refuses a descriptor: to be checked at start
   int fd() const { return fd_.get(); }
   void Signal();
   void Clear();

@@ -17,12 +17,13 @@ namespace polarx {
 class DatanodeHost {
  public:
   virtual ~DatanodeHost() = default;
-  virtual void Watch(int fd, std::uint32_t events, SlotId slot) = 0;   // first time
-  virtual void Rewatch(int fd, std::uint32_t events, SlotId slot) = 0; // other events
+  virtual void Watch(int fd, std::uint32_t events, SlotId slot) = 0;    // first time
+  virtual void Rewatch(int fd, std::uint32_t events, SlotId slot) = 0;  // other events
   virtual void Unwatch(int fd) = 0;
-  virtual void SetDeadline(SlotId slot, TimePoint deadline) = 0;       // kNever: none
-  virtual void LookUp(SlotId slot, const std::string& host) = 0;       // -> OnLookedUp
-  virtual void RunCancel(SlotId slot, const std::string& key, PGcancel* cancel) = 0;  // -> OnCancelled
+  virtual void SetDeadline(SlotId slot, TimePoint deadline) = 0;  // kNever: none
+  virtual void LookUp(SlotId slot, const std::string& host) = 0;  // -> OnLookedUp
+  virtual void RunCancel(SlotId slot, const std::string& key,
+                         PGcancel* cancel) = 0;  // -> OnCancelled
   virtual void Report(Completion completion) = 0;
 };
 
@@ -51,9 +52,9 @@ class Datanode {
   enum class Phase {
     kLookingUp,
     kConnecting,
-    kPassive,    // idle or lent: only the datanode's hang-up is looked for
+    kPassive,  // idle or lent: only the datanode's hang-up is looked for
     kRunning,
-    kDraining,   // closed on our side, waiting for the datanode's end of file
+    kDraining,  // closed on our side, waiting for the datanode's end of file
     kFinished,
   };
 
@@ -73,20 +74,20 @@ class Datanode {
   const SlotId slot_;
   Phase phase_ = Phase::kLookingUp;
   PGconn* conn_ = nullptr;
-  int watched_ = -1;         // descriptor in the worker's epoll set
-  std::uint32_t events_ = 0; // it is there for
-  bool hung_up_ = false;     // reported
+  int watched_ = -1;          // descriptor in the worker's epoll set
+  std::uint32_t events_ = 0;  // it is there for
+  bool hung_up_ = false;      // reported
   ConnectOrder connect_;
-  std::string helper_key_;   // host and port
+  std::string helper_key_;  // host and port
   RunOrder run_;
-  std::size_t statement_ = 0;         // of run_: the next one
+  std::size_t statement_ = 0;  // of run_: the next one
   Status statement_status_;
-  bool retried_ = false;     // the statement that a late cancel hit
-  bool was_cancelled_ = false;        // since the last run
-  int cancels_ = 0;          // cancels under way on helper threads
+  bool retried_ = false;                 // the statement that a late cancel hit
+  bool was_cancelled_ = false;           // since the last run
+  int cancels_ = 0;                      // cancels under way on helper threads
   std::optional<RunOrder> waiting_run_;  // for the cancel to be through
-  protocol::Parameters overrides_;    // values that libpq's copy is wrong about
-  UniqueFd draining_;        // duplicate that shows the datanode's end of file
+  protocol::Parameters overrides_;       // values that libpq's copy is wrong about
+  UniqueFd draining_;                    // duplicate that shows the datanode's end of file
 };
 
 }  // namespace polarx

@@ -26,7 +26,8 @@ struct ConnectOrder {
 
 enum class RunKind : std::uint8_t { kReset, kWarm, kPing };
 
-// Runs statements one after the other; each must succeed and the transaction must be over at the end.
+// Runs statements one after the other; each must succeed and the transaction must be over at the
+// end.
 struct RunOrder {
   SlotId slot = 0;
   RunKind kind = RunKind::kReset;
@@ -37,7 +38,8 @@ struct RunOrder {
   std::chrono::seconds timeout{};
 };
 
-// Asks the datanode to cancel what runs on a lent slot. Orders that follow for the slot wait for it.
+// Asks the datanode to cancel what runs on a lent slot. Orders that follow for the slot wait for
+// it.
 struct CancelOrder {
   SlotId slot = 0;
   TimePoint deadline{};

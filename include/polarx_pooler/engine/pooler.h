@@ -24,17 +24,18 @@ namespace polarx {
 using SessionId = std::uint64_t;
 
 struct PoolerConfig {
-  std::string database;         // its name, for logs and application_name
-  std::uint64_t generation = 0; // of this worker in the registry; sessions that know another are sent away
+  std::string database;  // its name, for logs and application_name
+  std::uint64_t generation =
+      0;  // of this worker in the registry; sessions that know another are sent away
   int worker_threads = 2;
-  int fd_limit = 1024;          // descriptors that this process may have open
-  UniqueFd listener;            // listening Unix socket, non-blocking
+  int fd_limit = 1024;  // descriptors that this process may have open
+  UniqueFd listener;    // listening Unix socket, non-blocking
 };
 
 // A process that connected: the pg side looks it up among the server's processes.
 struct AttachQuestion {
   SessionId session = 0;
-  int pid = 0;   // by the kernel's word (SO_PEERCRED)
+  int pid = 0;  // by the kernel's word (SO_PEERCRED)
   unsigned uid = 0;
 };
 
@@ -51,7 +52,7 @@ class Pooler {
   // Calls Stop.
   ~Pooler();
 
-  int fd() const;                // readable when Receive has something to do
+  int fd() const;  // readable when Receive has something to do
   TimePoint NextDeadline() const;
 
   // Takes what sessions and worker threads have sent. Answers nothing yet, so that catalog changes
@@ -63,8 +64,8 @@ class Pooler {
   // `role_name`: login role of that process. Not ok: the session is told and hung up on.
   void AnswerAttach(SessionId session, const Status& status, std::string_view role_name);
   bool NextMapping(MappingQuestion* question);
-  // `node`: the server asked for, null if there is none (then the mapping's status says so). This is
-  // how servers of other wrappers become known; SetCatalog must then bring them as well.
+  // `node`: the server asked for, null if there is none (then the mapping's status says so). This
+  // is how servers of other wrappers become known; SetCatalog must then bring them as well.
   void AnswerMapping(const NodeDefinition* node, MappingDefinition mapping);
   // A session called reload(): re-read settings and catalog, then AnswerReload.
   bool NextReload();
@@ -74,9 +75,9 @@ class Pooler {
   void Serve(TimePoint now);
 
   void Apply(const Settings& settings, TimePoint now);
-  // The whole catalog anew: all nodes, and all mappings known without a session plus those that were
-  // asked for (KnownMappings). Pools that no mapping leads to any more end: idle slots close, leased
-  // ones close at release. A changed node or mapping ends its hold-off.
+  // The whole catalog anew: all nodes, and all mappings known without a session plus those that
+  // were asked for (KnownMappings). Pools that no mapping leads to any more end: idle slots close,
+  // leased ones close at release. A changed node or mapping ends its hold-off.
   void SetCatalog(std::vector<NodeDefinition> nodes, std::vector<MappingDefinition> mappings,
                   TimePoint now);
   // (node, role) pairs that sessions have asked for since the start.

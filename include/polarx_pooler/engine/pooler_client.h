@@ -1,5 +1,5 @@
-// The session's end of the socket to the pooler worker: frames out, frames and descriptors in, never
-// blocking; in a backend, on its only thread. Waiting is the caller's.
+// The session's end of the socket to the pooler worker: frames out, frames and descriptors in,
+// never blocking; in a backend, on its only thread. Waiting is the caller's.
 #pragma once
 
 #include <cstddef>

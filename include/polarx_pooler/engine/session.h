@@ -36,10 +36,10 @@ class Session {
   const TimePoint attached_at;
   const UniqueFd socket;
 
-  std::string role_name;   // login role; "" until the attach was answered
+  std::string role_name;  // login role; "" until the attach was answered
   enum class Stage { kNew, kAsked, kAttached } stage = Stage::kNew;
-  bool writing = false;    // the poller looks out for room to write
-  bool ended = false;      // to be removed at the end of the turn
+  bool writing = false;  // the poller looks out for room to write
+  bool ended = false;    // to be removed at the end of the turn
   std::set<LeaseId> leases;
   // The last request that was granted, with its leases: what a late Withdraw is about.
   std::uint32_t granted_request = 0;

@@ -1,5 +1,6 @@
-// One worker thread: owns its connections from PQconnectStart to PQfinish, carries out orders, tells
-// the main thread what came of them. It never closes a connection that it was not told to close.
+// One worker thread: owns its connections from PQconnectStart to PQfinish, carries out orders,
+// tells the main thread what came of them. It never closes a connection that it was not told to
+// close.
 #pragma once
 
 #include <memory>
