@@ -51,7 +51,8 @@ step() {
   else
     say "FAILED  $((SECONDS - start)) s"
     failed+=("$name")
-    tail -n 100 "$log" | sed 's/^/    /'
+    grep -vE '^ *Start +[0-9]+:|Passed +[0-9.]+ sec$|^\[ *[0-9]+%\]|^-- ' "$log" | tail -n 100 |
+      sed 's/^/    /'
     return 1
   fi
 }

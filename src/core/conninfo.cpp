@@ -24,10 +24,11 @@ constexpr const char* kInvalidOptionName = "HV00D";  // the class of foreign dat
 constexpr const char* kNoPassfile = "/dev/null/none";
 
 // In front of the user's own, which therefore win.
-constexpr const char* kSessionSettings =
-    "-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3"
-    " -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"
-    " -c client_connection_check_interval=2000";
+constexpr const char* kOverridable = "-c client_connection_check_interval=2000";
+// Behind the user's own: values would not be exact, or the pool not keep its connections.
+constexpr const char* kFixed =
+    " -c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3"
+    " -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
 
 constexpr std::array<string_view, 3> kPoolSizes = {"max_pool_size", "min_pool_size",
                                                    "min_free_size"};
@@ -266,11 +267,11 @@ Status CheckAccepted(const MappingSource& source, const OptionMap& options) {
 // The user's word, else ours, else what is compiled into libpq; the encryption modes are ours.
 Options Complete(const std::vector<KnownOption>& known, const MappingSource& source,
                  OptionMap options) {
-  string settings = kSessionSettings;
+  string settings = kOverridable;
   if (const string own = ValueOf(options, "options"); !own.empty()) {
     settings += " " + own;
   }
-  options["options"] = settings;
+  options["options"] = settings + kFixed;
   options["sslmode"] = "disable";
   options["gssencmode"] = "disable";
   options["client_encoding"] = source.client_encoding;

@@ -56,6 +56,14 @@ bool Pool::InUse(TimePoint now, std::chrono::seconds keepalive) const {
   return ever_acquired && (keepalive < std::chrono::seconds(0) || now - last_acquired < keepalive);
 }
 
+const HoldOff* Pool::ActiveHoldOff() const {
+  return node->hold_off.active() ? &node->hold_off : hold_off.active() ? &hold_off : nullptr;
+}
+
+const HoldOff* Pool::ProvenHoldOff() const {
+  return node->hold_off.proven() ? &node->hold_off : hold_off.proven() ? &hold_off : nullptr;
+}
+
 int Node::count(SlotState state) const {
   int sum = 0;
   for (const Pool* pool : pools) {

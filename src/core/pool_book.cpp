@@ -26,6 +26,18 @@ void PoolBook::MarkNode(Node* node) {
   }
 }
 
+// What is idle in one pool of a full node may serve another by eviction.
+void PoolBook::MarkWaiting(Node* node) {
+  if (node->waiting == 0) {
+    return;
+  }
+  for (Pool* pool : node->pools) {
+    if (!pool->queue.empty()) {
+      MarkDirty(pool);
+    }
+  }
+}
+
 Slot* PoolBook::FindSlot(SlotId slot) {
   const auto found = slots_.find(slot);
   return found == slots_.end() ? nullptr : found->second;
@@ -98,6 +110,7 @@ void PoolBook::Leave(Ticket* ticket) {
     want.pool->impatient -= ticket->patient ? 0 : 1;
     --want.pool->node->waiting;
     MarkDirty(want.pool);
+    MarkWaiting(want.pool->node);
   }
 }
 
@@ -142,6 +155,9 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
     CloseSlot(slot, slot->doomed, now);
   } else if (now >= slot->expires_at) {
     CloseSlot(slot, CloseReason::kLifetime, now);
+  } else if (pool->node->total() - pool->node->count(SlotState::kClosing) >
+             LimitsOf(*pool->node).max_size) {
+    CloseSlot(slot, CloseReason::kIdle, now);  // the limit was lowered
   } else {
     pool->Move(slot, SlotState::kResetting, now);
     actions_->Reset(slot, kind);
@@ -167,6 +183,7 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
 void PoolBook::Settle(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
   MarkDirty(pool);
+  MarkWaiting(pool->node);
   if (slot->doomed != CloseReason::kNone) {
     CloseSlot(slot, slot->doomed, now);
   } else if (pool->obsolete) {
@@ -208,6 +225,9 @@ void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
 void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
   ++pool->counters.connects;
+  Duration& usual = pool->node->connect_time;
+  const Duration took = now - slot->state_since;
+  usual = usual == Duration::zero() ? took : (3 * usual + took) / 4;
   slot->created_at = slot->idle_since = now;
   slot->expires_at = now + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
   RecoverNode(pool->node);
@@ -227,33 +247,40 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   }
 }
 
-void PoolBook::OnConnectFailed(Slot* slot, const Status& status, TimePoint now) {
+void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope scope,
+                               TimePoint now) {
   Pool* pool = slot->pool;
   ++pool->counters.connect_failures;
   const bool obsolete = pool->obsolete;
-  const bool asked = AskedSince(*pool->node, slot->state_since);
+  const TimePoint began = slot->state_since;
   pool->Move(slot, SlotState::kClosing, now);
   slots_.erase(slot->id);
   pool->Remove(slot);
   if (!obsolete) {
-    Fail(pool, status, now);
-    if (asked) {
-      (pool->node->hold_off.active() ? pool->node->hold_off : pool->hold_off).Prove();
-    }
+    Fail(pool, status, scope, now);
+    ProveByTicket(pool, began);
   }
   MarkNode(pool->node);
 }
 
-// Did a request wait when that attempt began?
-bool PoolBook::AskedSince(const Node& node, TimePoint began) const {
-  return std::any_of(node.pools.begin(), node.pools.end(), [began](const Pool* pool) {
-    return !pool->queue.empty() && pool->queue.front()->arrived_at <= began;
-  });
+// Did a request that the hold-off concerns wait when the failed attempt began?
+void PoolBook::ProveByTicket(Pool* pool, TimePoint began) {
+  const auto asked = [began](const Pool* other) {
+    return !other->queue.empty() && other->queue.front()->arrived_at <= began;
+  };
+  Node* node = pool->node;
+  if (node->hold_off.active()) {
+    if (std::any_of(node->pools.begin(), node->pools.end(), asked)) {
+      node->hold_off.Prove();
+    }
+  } else if (asked(pool)) {
+    pool->hold_off.Prove();
+  }
 }
 
-void PoolBook::Fail(Pool* pool, const Status& status, TimePoint now) {
+void PoolBook::Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now) {
   Node* node = pool->node;
-  if (ScopeOfFailure(status.sqlstate()) == FailureScope::kNode) {
+  if (scope == FailureScope::kNode) {
     FailNode(node, status, now);
     return;
   }

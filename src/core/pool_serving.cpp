@@ -9,6 +9,12 @@ namespace polarx {
 
 namespace {
 
+// Would a connect for a ticket of that pool be turned away now?
+bool HeldOff(const Pool& pool, TimePoint now) {
+  const HoldOff* hold_off = pool.ProvenHoldOff();
+  return hold_off != nullptr && !hold_off->Permits(now);
+}
+
 TicketId OldestTicket(const Pool& pool) {
   return pool.queue.empty() ? ~TicketId{0} : pool.queue.front()->id;
 }
@@ -16,28 +22,12 @@ TicketId OldestTicket(const Pool& pool) {
 }  // namespace
 
 void PoolBook::EndTurn(TimePoint now) {
-  ExpireTickets(now);
   WakeSleepers(now);
   std::vector<Pool*> filling;
-  while (!dirty_.empty()) {
-    std::vector<Pool*> looked_at;
-    looked_at.swap(dirty_);
-    // Room on a node goes to the oldest ticket, whichever pool it waits in.
-    std::stable_sort(looked_at.begin(), looked_at.end(), [](const Pool* a, const Pool* b) {
-      return OldestTicket(*a) < OldestTicket(*b);
-    });
-    for (Pool* pool : looked_at) {
-      pool->dirty = false;
-      Serve(pool, now);
-    }
-    for (Pool* pool : looked_at) {
-      OpenForTickets(pool, now);
-    }
-    for (Pool* pool : looked_at) {
-      RejectHopeless(pool, now);
-    }
-    filling.insert(filling.end(), looked_at.begin(), looked_at.end());
-  }
+  ServeDirty(&filling, now);
+  // What came back in this very turn has been handed out first.
+  ExpireTickets(now);
+  ServeDirty(&filling, now);
   // Round-robin: one slot a pool and round, so that no pool's minimum waits for another's.
   for (bool opened = true; opened;) {
     opened = false;
@@ -47,6 +37,28 @@ void PoolBook::EndTurn(TimePoint now) {
   }
   if (some_obsolete_) {
     DropEmpty();
+  }
+}
+
+void PoolBook::ServeDirty(std::vector<Pool*>* looked_at, TimePoint now) {
+  while (!dirty_.empty()) {
+    std::vector<Pool*> round;
+    round.swap(dirty_);
+    // Room on a node goes to the oldest ticket, whichever pool it waits in.
+    std::stable_sort(round.begin(), round.end(), [](const Pool* a, const Pool* b) {
+      return OldestTicket(*a) < OldestTicket(*b);
+    });
+    for (Pool* pool : round) {
+      pool->dirty = false;
+      Serve(pool, now);
+    }
+    for (Pool* pool : round) {
+      OpenForTickets(pool, now);
+    }
+    for (Pool* pool : round) {
+      RejectHopeless(pool, now);
+    }
+    looked_at->insert(looked_at->end(), round.begin(), round.end());
   }
 }
 
@@ -72,8 +84,12 @@ void PoolBook::ExpireTickets(TimePoint now) {
         break;
       }
     }
-    ++pools_.at(lacking->id)->counters.rejected;
-    RejectTicket(ticket, FullStatus(*lacking, *ticket, now));
+    if (const HoldOff* hold_off = lacking->ActiveHoldOff(); hold_off != nullptr) {
+      RejectTicket(ticket, hold_off->Refusal(now));
+    } else {
+      ++pools_.at(lacking->id)->counters.rejected;
+      RejectTicket(ticket, FullStatus(*lacking, *ticket, now));
+    }
   }
 }
 
@@ -87,7 +103,15 @@ void PoolBook::WakeSleepers(TimePoint now) {
 }
 
 void PoolBook::Serve(Pool* pool, TimePoint now) {
-  while (!pool->queue.empty() && TryGrant(pool->queue.front(), now)) {
+  for (auto place = pool->queue.begin(); place != pool->queue.end();) {
+    Ticket* ticket = *place;
+    if (TryGrant(ticket, now)) {
+      place = pool->queue.begin();
+    } else if (ticket->wants.size() == 1) {
+      break;
+    } else {
+      ++place;  // it may lack a slot elsewhere, and nothing is reserved for it here
+    }
   }
   for (auto ticket = pool->queue.rbegin(); ticket != pool->queue.rend() && !(*ticket)->waited;
        ++ticket) {
@@ -100,12 +124,12 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
   std::vector<Slot*> slots;
   slots.reserve(ticket->wants.size());
   for (const Ticket::Want& want : ticket->wants) {
-    if (want.pool->queue.front() != ticket) {
+    if (ticket->wants.size() > 1 && want.pool->queue.front() != ticket) {
       return false;
     }
-    if (MustYield(*want.pool, *ticket)) {
+    if (MustYield(*want.pool, *ticket, now)) {
       for (Pool* other : want.pool->node->pools) {
-        if (other != want.pool && !other->queue.empty()) {
+        if (other != want.pool && OldestTicket(*other) < ticket->id) {
           MarkDirty(other);
         }
       }
@@ -181,7 +205,7 @@ Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
 
 // A node at its limit is shared in order of arrival: an idle slot is kept for an older ticket of
 // another pool, which gets it by eviction.
-bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket) const {
+bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const {
   const Node& node = *pool.node;
   if (node.waiting <= static_cast<int>(pool.queue.size()) ||
       node.total() < LimitsOf(node).max_size) {
@@ -191,7 +215,7 @@ bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket) const {
   int coming = 0;
   for (const Pool* other : node.pools) {
     coming += other->count(SlotState::kClosing);
-    if (other != &pool && !other->queue.empty() && other->queue.front()->id < ticket.id &&
+    if (other != &pool && OldestTicket(*other) < ticket.id && !HeldOff(*other, now) &&
         other->count(SlotState::kIdle) + other->sizes().connecting == 0) {
       ++older;
     }
@@ -228,13 +252,14 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
     return;
   }
   const Sizes sizes = pool->sizes();
-  int missing = static_cast<int>(pool->queue.size()) - sizes.idle - sizes.connecting;
+  int missing =
+      static_cast<int>(pool->queue.size()) - sizes.idle - sizes.connecting - ComingBack(pool, now);
   while (missing > 0 && CanOpen(*pool, true, now)) {
     Open(pool, now);
     --missing;
   }
   Node* node = pool->node;
-  if (missing <= 0 || node->total() < LimitsOf(*node).max_size) {
+  if (missing <= 0 || HeldOff(*pool, now) || node->total() < LimitsOf(*node).max_size) {
     return;
   }
   if (node->fill_blocked_until > now) {
@@ -242,6 +267,25 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   }
   for (missing -= node->count(SlotState::kClosing); missing > 0 && Evict(pool, now); --missing) {
   }
+}
+
+// Resets that should end before a new connection would be open. Once they take longer, a ticket
+// gets a connection of its own.
+int PoolBook::ComingBack(Pool* pool, TimePoint now) {
+  constexpr Duration kShortest = std::chrono::milliseconds(5);
+  constexpr Duration kLongest = std::chrono::seconds(1);
+  const Duration patience = std::clamp(pool->node->connect_time, kShortest, kLongest);
+  int count = 0;
+  for (const Slot& slot : pool->list(SlotState::kResetting)) {
+    if (now - slot.state_since >= patience) {
+      break;  // the front is the youngest
+    }
+    ++count;
+  }
+  if (count > 0) {
+    sleepers_.emplace(now + patience, pool->id);
+  }
+  return count;
 }
 
 // Gives up the idle slot longest unused of the pool farthest above its minimum.
@@ -280,9 +324,7 @@ void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
   if (sizes.idle > 0) {
     return;  // its tickets wait for other pools
   }
-  const HoldOff* hold_off = node->hold_off.proven()   ? &node->hold_off
-                            : pool->hold_off.proven() ? &pool->hold_off
-                                                      : nullptr;
+  const HoldOff* hold_off = pool->ProvenHoldOff();
   if (hold_off != nullptr && sizes.resetting == 0) {
     // The probe under way, if any, is for the first; the others learn the truth at once.
     auto ticket = pool->queue.begin();
@@ -320,10 +362,14 @@ Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint no
       }
     }
   }
+  const int leased = node.count(SlotState::kLeased);
+  const int others = node.waiting - 1;
   char text[256];
-  std::snprintf(text, sizeof(text), "%d of at most %d connections are leased, %d %s waiting.",
-                node.count(SlotState::kLeased), limits.max_size, node.waiting,
-                node.waiting == 1 ? "request is" : "requests are");
+  std::snprintf(text, sizeof(text),
+                "%d of at most %d connections are leased, %d are being opened, reset or closed; "
+                "%d other %s waiting.",
+                leased, limits.max_size, node.total() - leased - node.count(SlotState::kIdle),
+                others, others == 1 ? "request is" : "requests are");
   std::string detail = text;
   if (oldest != nullptr) {
     std::snprintf(text, sizeof(text), " Process %d has held one for %.1f s",

@@ -45,6 +45,7 @@ Pool* PoolBook::PoolFor(Node* node, const MappingDefinition& mapping) {
   if (const auto found = by_options_.find(key); found != by_options_.end()) {
     return found->second;
   }
+  node->hold_off = HoldOff();  // who has changed something wants to see it tried
   auto pool = std::make_unique<Pool>(next_pool_++, node, mapping);
   Pool* result = pool.get();
   pools_.emplace(result->id, std::move(pool));
@@ -121,8 +122,11 @@ void PoolBook::Retire(Pool* pool, TimePoint now) {
 void PoolBook::Rebind(TimePoint) {
   std::vector<Ticket*> stranded;
   for (auto& [id, ticket] : tickets_) {
-    if (std::any_of(ticket->wants.begin(), ticket->wants.end(),
-                    [](const Ticket::Want& want) { return want.pool->obsolete; })) {
+    if (std::any_of(ticket->wants.begin(), ticket->wants.end(), [this](const Ticket::Want& want) {
+          const MappingEntry* entry = FindMapping(want.node, want.role);
+          return entry == nullptr || entry->pool != want.pool ||
+                 entry->definition.restricted != want.restricted;
+        })) {
       stranded.push_back(ticket.get());
     }
   }
@@ -186,7 +190,9 @@ void PoolBook::Maintain(TimePoint now) {
       }
     }
     // The back of the list is longest unused. Above a lowered limit, idle ones go unused or not.
-    int surplus = SlotsToClose(pool->sizes(), limits, unused, pool->InUse(now, keepalive));
+    Sizes sizes = pool->sizes();
+    sizes.total -= pool->count(SlotState::kClosing);
+    int surplus = SlotsToClose(sizes, limits, unused, pool->InUse(now, keepalive));
     surplus = std::max(
         surplus,
         std::min(pool->node->total() - pool->node->count(SlotState::kClosing) - limits.max_size,

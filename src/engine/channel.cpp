@@ -3,7 +3,6 @@
 
 #include <sys/eventfd.h>
 
-
 namespace polarx {
 
 Wakeup::Wakeup() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}

@@ -52,20 +52,24 @@ std::vector<std::string_view> Lines(std::string_view text) {
 std::string OneLine(std::string_view text) {
   std::string result;
   for (std::string_view line : Lines(text)) {
-    if (line.empty() || IsLocation(line)) {
+    // libpq's advice to a person at a terminal begins with a tab.
+    if (line.empty() || line.front() == '\t' || IsLocation(line)) {
       continue;
     }
-    const bool continues = line.front() == '\t';
-    if (continues) {
-      line.remove_prefix(1);
-    }
-    result += result.empty() ? "" : continues ? " " : "; ";
+    result += result.empty() ? "" : "; ";
     result += line;
   }
-  if (const std::size_t at = FindSqlstate(result); at != std::string::npos) {
+  for (std::size_t at = FindSqlstate(result); at != std::string::npos; at = FindSqlstate(result)) {
     result.erase(at, 7);
   }
   return result;
+}
+
+bool IsPoolLimit(std::string_view text) {
+  const std::size_t at = FindSqlstate(text);
+  return at != std::string_view::npos && text.substr(at, 5) == sqlstate::kPoolFull &&
+         (text.find("InitializeSessionUserId") != std::string_view::npos ||
+          text.find("CheckMyDatabase") != std::string_view::npos);
 }
 
 Status ConnectErrorStatus(std::string_view node_name, std::string_view text) {

@@ -19,7 +19,9 @@ namespace {
 
 // Edge-triggered: silent while a holder's data flow, one event when the datanode hangs up.
 constexpr std::uint32_t kPassiveEvents = EPOLLRDHUP | EPOLLET;
-constexpr std::uint32_t kActiveEvents = EPOLLIN | EPOLLRDHUP;
+// One shot a time: libpq closes its socket when it finds the connection broken, and while another
+// process has a copy the entry would go on firing with nothing left to remove it by.
+constexpr std::uint32_t kActiveEvents = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
 
 std::string Find(const Options& options, const char* keyword) {
   for (const auto& [name, value] : options) {
@@ -58,7 +60,7 @@ Datanode::~Datanode() { FreeConnection(); }
 void Datanode::SetEvents(std::uint32_t events) {
   if (PQsocket(conn_) != watched_) {
     watched_ = -1;
-  } else if (watched_ >= 0 && events != events_) {
+  } else if (watched_ >= 0 && (events != events_ || (events & EPOLLONESHOT) != 0)) {
     host_->Rewatch(watched_, events, slot_);
     events_ = events;
   }
@@ -143,7 +145,8 @@ void Datanode::PollConnect() {
   watched_ = -1;
   const PostgresPollingStatusType state = PQconnectPoll(conn_);
   if (state == PGRES_POLLING_FAILED) {
-    FailConnect(ConnectErrorStatus(connect_.node_name, PQerrorMessage(conn_)));
+    const std::string text = PQerrorMessage(conn_);
+    FailConnect(ConnectErrorStatus(connect_.node_name, text), IsPoolLimit(text));
     return;
   }
   watched_ = PQsocket(conn_);
@@ -169,11 +172,11 @@ void Datanode::PollConnect() {
                           .parameters = ReportedParameters(conn_)});
 }
 
-void Datanode::FailConnect(Status status) {
+void Datanode::FailConnect(Status status, bool pool_limit) {
   FreeConnection();
   host_->SetDeadline(slot_, kNever);
   phase_ = Phase::kFinished;
-  host_->Report(ConnectFailed{slot_, std::move(status)});
+  host_->Report(ConnectFailed{slot_, std::move(status), pool_limit});
 }
 
 // --- statements of the pooler -------------------------------------------------------------------
@@ -265,6 +268,9 @@ void Datanode::FinishRun(Status status) {
   host_->SetDeadline(slot_, kNever);
   phase_ = Phase::kPassive;
   SetEvents(kPassiveEvents);
+  if (!status.ok() && PQtransactionStatus(conn_) != PQTRANS_IDLE) {
+    status = Status(sqlstate::kConnectionLost, status.message());  // not fit to be lent
+  }
   was_cancelled_ = false;
   RunDone done{.slot = slot_, .kind = run_.kind, .status = std::move(status), .parameters = {}};
   if (done.status.ok()) {
@@ -325,6 +331,9 @@ void Datanode::Close(const CloseOrder& order) {
   // close(2) alone leaves the datanode's backend alive while another process has a copy, and at
   // PQfinish the datanode still counts the connection: its end of file tells when it is gone.
   draining_.Reset(fcntl(PQsocket(conn_), F_DUPFD_CLOEXEC, 0));
+  if (!draining_) {
+    shutdown(PQsocket(conn_), SHUT_RDWR);
+  }
   FreeConnection();
   if (!draining_) {
     Finish(false);  // libpq has seen the end already

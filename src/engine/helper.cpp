@@ -71,7 +71,11 @@ void HelperPool::Shared::Main(const std::shared_ptr<Shared>& shared, std::size_t
     ++shared->busy;
 
     lock.unlock();
-    task.run();
+    try {
+      task.run();
+    } catch (...) {
+      // Out of memory: whoever waits for the answer has a deadline.
+    }
     task.run = nullptr;  // what it owns goes without the lock too
     lock.lock();
 

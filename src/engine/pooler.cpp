@@ -18,6 +18,7 @@ constexpr std::uint64_t kWakeupKey = kListenerKey - 1;
 constexpr std::size_t kHelperThreads = 16;
 constexpr std::size_t kHelperThreadsPerKey = 2;
 constexpr Duration kAttachLimit = std::chrono::seconds(10);
+constexpr Duration kListenAgain = std::chrono::milliseconds(100);
 
 std::uint64_t Seed() {
   std::uint64_t seed = 1;
@@ -108,6 +109,11 @@ void Pooler::Impl::Accept(TimePoint now) {
     UniqueFd socket(
         accept4(config_.listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!socket) {
+      if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+        // Those who knock would wake us again and again.
+        poller_.Remove(config_.listener.get());
+        listen_again_ = now + kListenAgain;
+      }
       return;
     }
     ucred peer{};
@@ -189,6 +195,9 @@ void Pooler::Impl::Serve(TimePoint now) {
     }
   }
   DropSilent(now);
+  if (now >= listen_again_ && poller_.Add(config_.listener.get(), EPOLLIN, kListenerKey)) {
+    listen_again_ = kNever;
+  }
   if (now >= next_maintenance_) {
     book_.Maintain(now);
     next_maintenance_ = After(now, book_.settings().pool_maintenance_timeout);
@@ -204,7 +213,8 @@ void Pooler::Impl::Serve(TimePoint now) {
 
 TimePoint Pooler::Impl::NextDeadline() const {
   const TimePoint attach = unattached_.empty() ? kNever : unattached_.front().first;
-  return std::min({book_.NextDeadline(), next_maintenance_, next_stat_line_, attach});
+  return std::min(
+      {book_.NextDeadline(), next_maintenance_, next_stat_line_, attach, listen_again_});
 }
 
 void Pooler::Impl::Apply(const Settings& settings, TimePoint now) {
@@ -271,7 +281,10 @@ void Pooler::Impl::FlushSessions() {
       continue;
     }
     if (!session->Flush().ok()) {
-      // The end of file that comes with it ends the session.
+      if (!session->ended) {
+        poller_.Remove(session->socket.get());
+        hung_up_.push_back(id);
+      }
       continue;
     }
     if (session->HasUnsent() != session->writing && !session->ended) {
@@ -281,6 +294,9 @@ void Pooler::Impl::FlushSessions() {
     }
   }
   to_flush_.clear();
+  if (!hung_up_.empty()) {
+    mailbox_->wakeup.Signal();  // they end in the next turn
+  }
 }
 
 WallClock Pooler::Impl::Wall(TimePoint now) const {

@@ -89,6 +89,7 @@ class Pooler::Impl : public PoolActions {
   void FlushSessions();
 
   void Complete(TimePoint now);
+  void On(ThreadFailed& done, TimePoint now);
   void On(Connected& done, TimePoint now);
   void On(ConnectFailed& done, TimePoint now);
   void On(RunDone& done, TimePoint now);
@@ -108,6 +109,7 @@ class Pooler::Impl : public PoolActions {
   void Send(Session* session, const protocol::Reply& reply, std::vector<int> fds = {});
 
   void PingNode(std::uint64_t job, std::size_t row, NodeId node, RoleId role, TimePoint now);
+  void PingByStartup(std::uint64_t ping, NodeId node, TimePoint now);
   void FinishPing(std::uint64_t ping, const Status& status, double milliseconds, TimePoint now);
 
   void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
@@ -148,6 +150,7 @@ class Pooler::Impl : public PoolActions {
   std::map<SlotId, std::uint64_t> slot_pings_;
   std::uint64_t next_ping_ = 1;
 
+  TimePoint listen_again_ = kNever;  // after descriptors had run out
   TimePoint next_maintenance_ = kNever;
   TimePoint next_stat_line_ = kNever;
   TimePoint stats_since_{};

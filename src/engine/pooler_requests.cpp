@@ -126,6 +126,11 @@ void Pooler::Impl::HandleWithdraw(Session* session, const protocol::Withdraw& wi
       session->granted_request != withdraw.request) {
     return;
   }
+  if (session->HasUnsent()) {
+    // A slot taken back now might be closed before its descriptor has gone out.
+    EndSession(session, now);
+    return;
+  }
   // Granted already: the session throws the descriptors away unseen.
   for (LeaseId lease : session->granted) {
     if (book_.Return(session->id, lease, now)) {

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <stdexcept>
 
 #include "polarx_pooler/engine/connect_error.h"
 #include "pooler_impl.h"
@@ -91,6 +92,10 @@ void Pooler::Impl::Complete(TimePoint now) {
   arrived_.clear();
 }
 
+void Pooler::Impl::On(ThreadFailed& done, TimePoint) {
+  throw std::runtime_error("worker thread failed: " + done.why);
+}
+
 void Pooler::Impl::On(Connected& done, TimePoint now) {
   if (Slot* slot = book_.FindSlot(done.slot); slot != nullptr) {
     slot->socket = done.socket;
@@ -103,7 +108,9 @@ void Pooler::Impl::On(Connected& done, TimePoint now) {
 
 void Pooler::Impl::On(ConnectFailed& done, TimePoint now) {
   if (Slot* slot = book_.FindSlot(done.slot); slot != nullptr) {
-    book_.OnConnectFailed(slot, done.status, now);
+    const FailureScope scope =
+        done.pool_limit ? FailureScope::kPool : ScopeOfFailure(done.status.sqlstate());
+    book_.OnConnectFailed(slot, done.status, scope, now);
   }
 }
 
@@ -117,9 +124,13 @@ void Pooler::Impl::On(RunDone& done, TimePoint now) {
     if (ping != slot_pings_.end()) {
       const std::uint64_t id = ping->second;
       slot_pings_.erase(ping);
-      const double milliseconds =
-          std::chrono::duration<double, std::milli>(now - pings_.at(id).sent_at).count();
-      FinishPing(id, done.status, milliseconds, now);
+      if (done.status.ok()) {
+        const double milliseconds =
+            std::chrono::duration<double, std::milli>(now - pings_.at(id).sent_at).count();
+        FinishPing(id, done.status, milliseconds, now);
+      } else {
+        PingByStartup(id, pings_.at(id).node, now);  // that connection is at fault, maybe no more
+      }
     }
   }
   if (slot->state != SlotState::kWarming && slot->state != SlotState::kResetting &&
@@ -132,7 +143,10 @@ void Pooler::Impl::On(RunDone& done, TimePoint now) {
   } else if (done.kind == RunKind::kWarm && done.status.sqlstate() != sqlstate::kConnectionLost) {
     book_.OnReady(slot, now);  // the statement is at fault, not the connection
   } else {
-    book_.OnBroken(slot, done.status.message(), now);
+    book_.OnBroken(
+        slot,
+        (done.kind == RunKind::kReset ? "pooler.reset_query failed: " : "") + done.status.message(),
+        now);
   }
 }
 
@@ -176,12 +190,6 @@ void Pooler::Impl::PingNode(std::uint64_t job, std::size_t row, NodeId id, RoleI
                             TimePoint now) {
   const std::uint64_t ping = next_ping_++;
   pings_[ping] = {.job = job, .row = row, .node = id, .sent_at = now};
-  const Node* node = book_.FindNode(id);
-  if (node == nullptr) {
-    FinishPing(ping, Status(sqlstate::kUndefinedObject, "datanode is not known to the pooler"), 0,
-               now);
-    return;
-  }
   const MappingEntry* entry = book_.FindMapping(id, role);
   if (entry != nullptr && entry->pool != nullptr) {
     if (Slot* slot = book_.TakeForPing(entry->pool, now); slot != nullptr) {
@@ -189,6 +197,16 @@ void Pooler::Impl::PingNode(std::uint64_t job, std::size_t row, NodeId id, RoleI
       RunOn(slot, RunKind::kPing, {""});
       return;
     }
+  }
+  PingByStartup(ping, id, now);
+}
+
+void Pooler::Impl::PingByStartup(std::uint64_t ping, NodeId id, TimePoint now) {
+  const Node* node = book_.FindNode(id);
+  if (node == nullptr) {
+    FinishPing(ping, Status(sqlstate::kUndefinedObject, "datanode is not known to the pooler"), 0,
+               now);
+    return;
   }
   const NodeDefinition& definition = node->definition;
   const std::string key = definition.host + ":" + std::to_string(definition.port);
@@ -209,9 +227,9 @@ void Pooler::Impl::PingNode(std::uint64_t job, std::size_t row, NodeId id, RoleI
           status = Status(sqlstate::kCannotConnectNow,
                           "datanode \"" + name + "\" is up but accepts no connections now");
         } else if (answer != PQPING_OK) {
-          status = Status(sqlstate::kConnectionFailed, "could not connect to datanode \"" + name +
-                                                           "\": no answer at host \"" + host +
-                                                           "\", port " + port);
+          PGconn* conn = PQconnectdbParams(keywords, values, 0);  // says why
+          status = ConnectErrorStatus(name, PQerrorMessage(conn));
+          PQfinish(conn);
         }
         const double milliseconds =
             std::chrono::duration<double, std::milli>(Now() - begin).count();

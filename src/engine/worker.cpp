@@ -234,8 +234,14 @@ Result<std::unique_ptr<Worker>> Worker::Start(int index, Channel<Completion>* co
   if (!loop->Prepare()) {
     return Status(sqlstate::kOutOfDescriptors, "no descriptors for a worker thread of the pooler");
   }
-  Result<std::thread> thread = StartThread("pooler-w" + std::to_string(index),
-                                           [owned = std::move(loop)] { owned->Run(); });
+  Result<std::thread> thread =
+      StartThread("pooler-w" + std::to_string(index), [owned = std::move(loop), completions] {
+        try {
+          owned->Run();
+        } catch (const std::exception& error) {
+          completions->Send(ThreadFailed{error.what()});
+        }
+      });
   if (!thread.ok()) {
     return thread.status();
   }

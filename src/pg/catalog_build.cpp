@@ -66,7 +66,9 @@ NodeDefinition BuildNode(const RawServer& server) {
 Status CheckMapping(const RawMapping& mapping) {
   if (mapping.server == nullptr) {
     return Status(sqlstate::kUndefinedObject,
-                  "server with OID " + std::to_string(mapping.server_id) + " does not exist");
+                  "datanode is not there for the pooler", {},
+                  "A server or user mapping can be used once the transaction that created or changed "
+                  "it has been committed.");
   }
   const std::string server = "\"" + std::string(mapping.server->name) + "\"";
   if (!mapping.server->usable) {

@@ -95,13 +95,21 @@ bool LeaseUsable(const PolarxLease* lease) noexcept {
   if (lease->broken || PQstatus(lease->conn) != CONNECTION_OK) {
     return false;
   }
-  char byte;
-  const ssize_t got = ::recv(PQsocket(lease->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  if (got < 0) {
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+  // A notice may stand before the end of file, so what has come is taken in and looked behind.
+  constexpr int kMostLooks = 64;
+  for (int looks = 0; looks < kMostLooks; ++looks) {
+    char byte;
+    const ssize_t got = ::recv(PQsocket(lease->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (got < 0) {
+      return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+    }
+    // An error that nobody asked for is the datanode's last word.
+    if (got == 0 || (looks == 0 && byte == 'E' && lease->unread_batches == 0) ||
+        PQconsumeInput(lease->conn) != 1) {
+      return false;
+    }
   }
-  // An error that nobody asked for is the datanode's last word.
-  return got == 1 && (byte != 'E' || lease->unread_batches > 0);
+  return true;
 }
 
 void LeasePost(PolarxLease* lease, const char* const* commands, int count) noexcept {

@@ -31,6 +31,39 @@ void CheckWidth(const RowStore* store, const PGresult* result) {
   }
 }
 
+// Could values of that type be read wrongly in another style than ours?
+bool DependsOnStyle(Oid type) {
+  char category;
+  bool preferred;
+  get_type_category_preferred(type, &category, &preferred);
+  return strchr("ACDRT", category) != nullptr;  // arrays, composites, dates, ranges, intervals
+}
+
+// The remote session begins with styles that every setting here reads, but SET may change them.
+void CheckStyle(const RowStore* store) {
+  const char* dates = PQparameterStatus(store->lease->conn, "DateStyle");
+  const char* intervals = PQparameterStatus(store->lease->conn, "IntervalStyle");
+  const bool dates_changed = dates != nullptr && strncmp(dates, "ISO", 3) != 0;
+  const bool intervals_changed = intervals != nullptr && strcmp(intervals, "postgres") != 0;
+  for (int i = store->first; (dates_changed || intervals_changed) && i < store->columns->natts;
+       ++i) {
+    if (DependsOnStyle(TupleDescAttr(store->columns, i)->atttypid)) {
+      ereport(ERROR,
+              (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+               errmsg("session on datanode \"%s\" has %s set to \"%s\"", store->lease->node_name,
+                      dates_changed ? "DateStyle" : "IntervalStyle",
+                      dates_changed ? dates : intervals),
+               errdetail("Column \"%s\" of type %s could be read wrongly.",
+                         NameStr(TupleDescAttr(store->columns, i)->attname),
+                         format_type_be(TupleDescAttr(store->columns, i)->atttypid)),
+               errhint("Leave DateStyle ISO and IntervalStyle postgres there, or declare the column "
+                       "as text."),
+               errcontext("statement on datanode \"%s\": %s", store->lease->node_name,
+                          store->sql)));
+    }
+  }
+}
+
 // The first column of all rows of one node.
 void ReadNodeName(RowStore* store) {
   if (store->values[0] != 0) {
@@ -64,6 +97,7 @@ void Take(RowSink* sink, const PolarxLease* lease, const PGresult* result) {
     if (store->first == 1) {
       ReadNodeName(store);
     }
+    CheckStyle(store);
   }
   CheckWidth(store, result);
   if (PQntuples(result) == 0) {

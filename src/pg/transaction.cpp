@@ -232,6 +232,9 @@ void CheckStillOpen(const RemoteRun* run) {
   PolarxLease* lease = run->lease;
   if (PQtransactionStatus(lease->conn) != PQTRANS_INTRANS) {
     lease->broken = true;
+    if (PQstatus(lease->conn) != CONNECTION_OK) {
+      RaiseRemoteError(MakeConnectionLost(lease, nullptr), lease, run->sql);
+    }
     ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
                     errmsg("statement has ended the transaction on datanode \"%s\"",
                            lease->node_name),

@@ -150,6 +150,25 @@ void RaiseUnlessAllCommitted(const Commits* commits) {
   RaiseRemoteError(ErrorOf(failed), failed->lease, kCommit.sql);
 }
 
+// A cancel must not read like "nothing was done" once a node has committed.
+void AwaitOutcomes(const Commits* commits) {
+  const MemoryContext caller = CurrentMemoryContext;
+  PG_TRY();
+  {
+    RemoteFinish(commits->runs, commits->count, nullptr, false);
+  }
+  PG_CATCH();
+  {
+    if (First(commits, Committed) == nullptr) {
+      PG_RE_THROW();
+    }
+    MemoryContextSwitchTo(caller);
+    FlushErrorState();
+    RaisePartly(commits);
+  }
+  PG_END_TRY();
+}
+
 }  // namespace
 
 void TransactionCommitAll() {
@@ -160,7 +179,7 @@ void TransactionCommitAll() {
   }
   ErrorContextCallback context = {error_context_stack, DescribeInterrupted, &commits};
   error_context_stack = &context;
-  RemoteFinish(commits.runs, commits.count, nullptr, false);
+  AwaitOutcomes(&commits);
   error_context_stack = context.previous;
   for (int i = 0; i < commits.count; ++i) {
     PolarxLease* lease = commits.runs[i].lease;

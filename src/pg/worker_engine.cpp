@@ -32,8 +32,10 @@ bool Guarded(Body body) noexcept {
     return true;
   } catch (const std::exception& error) {
     strlcpy(error_text, error.what(), sizeof(error_text));
-    return false;
+  } catch (...) {
+    strlcpy(error_text, "unknown exception", sizeof(error_text));
   }
+  return false;
 }
 
 }  // namespace
@@ -85,8 +87,13 @@ long EngineTimeout(long most) {
   return static_cast<long>(std::max<long long>(left, 0));
 }
 
-void EngineReceive() { pooler->Receive(Now()); }
-void EngineServe() { pooler->Serve(Now()); }
+bool EngineReceive() {
+  return Guarded([] { pooler->Receive(Now()); });
+}
+
+bool EngineServe() {
+  return Guarded([] { pooler->Serve(Now()); });
+}
 
 bool EngineApplySettings() {
   return Guarded([] { pooler->Apply(CurrentSettings(), Now()); });
@@ -142,7 +149,11 @@ bool EngineAnswerMapping(const RawCatalog* answer) {
 }
 
 bool EngineNextReload() { return pooler->NextReload(); }
-void EngineAnswerReload() { pooler->AnswerReload(); }
+
+bool EngineAnswerReload() {
+  return Guarded([] { pooler->AnswerReload(); });
+}
+
 bool EngineNextLog(LogRecord* record) { return pooler->NextLog(record); }
 
 }  // namespace polarx

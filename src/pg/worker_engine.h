@@ -23,8 +23,8 @@ int EngineFd();
 int EngineFdsUsed();
 // Milliseconds until the engine wants to be called, at most `most`.
 long EngineTimeout(long most);
-void EngineReceive();
-void EngineServe();
+bool EngineReceive();
+bool EngineServe();
 bool EngineApplySettings();
 bool EngineSetCatalog(const RawCatalog* catalog);
 // What sessions have asked for since the start; valid until the next call. Nullptr: failed.
@@ -37,7 +37,7 @@ bool EngineNextMapping(RawQuestion* question);  // false: there is no more
 // `answer`: of CatalogReadOne.
 bool EngineAnswerMapping(const RawCatalog* answer);
 bool EngineNextReload();  // false: there is no more
-void EngineAnswerReload();
+bool EngineAnswerReload();
 bool EngineNextLog(LogRecord* record);  // false: there is no more
 
 }  // namespace polarx

@@ -131,7 +131,7 @@ void WorkerTurn(Oid database) {
     ConfigReloadPending = false;
     ReadSettings();
   }
-  EngineReceive();
+  Require(EngineReceive());
   bool reload = false;
   while (EngineNextReload()) {
     reload = true;
@@ -145,11 +145,11 @@ void WorkerTurn(Oid database) {
     WorkerReadCatalog();
   }
   if (reload) {
-    EngineAnswerReload();
+    Require(EngineAnswerReload());
   }
   AnswerAttaches();
   AnswerMappings();
-  EngineServe();
+  Require(EngineServe());
   ReportLog();
   ReportDescriptors(database);
 }

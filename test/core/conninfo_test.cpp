@@ -205,9 +205,9 @@ TEST(CompleteMappingTest, GivesTheWholeListInOrder) {
       {"keepalives_idle", "30"},
       {"keepalives_interval", "10"},
       {"options",
+       "-c client_connection_check_interval=2000 "
        "-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 "
-       "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 "
-       "-c client_connection_check_interval=2000"},
+       "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"},
       {"passfile", "/dev/null/none"},
       {"password", "s3cret"},
       {"port", "6000"},
@@ -255,10 +255,10 @@ TEST(CompleteMappingTest, TheUsersOwnSettingsComeLastAndStay) {
   EXPECT_EQ(Value(mapping, "tcp_user_timeout"), "0");
   EXPECT_EQ(Value(mapping, "passfile"), "/etc/pass");
   EXPECT_EQ(Value(mapping, "options"),
-            "-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 "
-            "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 "
             "-c client_connection_check_interval=2000 "
-            "-c DateStyle=German -c search_path=a\\ b");
+            "-c DateStyle=German -c search_path=a\\ b "
+            "-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 "
+            "-c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0");
 }
 
 TEST(CompleteMappingTest, OptionsInTheWrongPlaceHaveNoEffect) {

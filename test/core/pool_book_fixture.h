@@ -76,10 +76,13 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     }
   }
   void FailConnects(const Status& status) {
+    FailConnects(status, ScopeOfFailure(status.sqlstate()));
+  }
+  void FailConnects(const Status& status, FailureScope scope) {
     while (!connecting_.empty()) {
       Slot* slot = connecting_.front();
       connecting_.erase(connecting_.begin());
-      book_->OnConnectFailed(slot, status, now_);
+      book_->OnConnectFailed(slot, status, scope, now_);
       EndTurn();
     }
   }

@@ -21,7 +21,7 @@ TEST(ConnectErrorStatus, KeepsTheReasonAndFindsTheSqlstate) {
        "08001",
        "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 "
        "failed: "
-       "Connection refused Is the server running on that host and accepting TCP/IP connections?"},
+       "Connection refused"},
       {"refused by the server",
        "connection to server at \"127.0.0.1\", port 5 failed: FATAL:  28P01: password "
        "authentication failed for user \"a\"\nLOCATION:  auth_failed, auth.c:338\n",
@@ -46,6 +46,19 @@ TEST(ConnectErrorStatus, KeepsTheReasonAndFindsTheSqlstate) {
     EXPECT_EQ(status.sqlstate(), c.sqlstate) << c.what;
     EXPECT_EQ(status.message(), c.message) << c.what;
   }
+}
+
+TEST(IsPoolLimit, TellsTheLimitOfARoleOrDatabaseFromTheDatanodes) {
+  EXPECT_TRUE(
+      IsPoolLimit("FATAL:  53300: too many connections for role \"a\"\n"
+                  "LOCATION:  InitializeSessionUserId, miscinit.c:800\n"));
+  EXPECT_TRUE(
+      IsPoolLimit("FATAL:  53300: too many connections for database \"d\"\n"
+                  "LOCATION:  CheckMyDatabase, postinit.c:380\n"));
+  EXPECT_FALSE(
+      IsPoolLimit("FATAL:  53300: sorry, too many clients already\n"
+                  "LOCATION:  ProcessStartupPacket, postmaster.c:2400\n"));
+  EXPECT_FALSE(IsPoolLimit("FATAL:  28P01: no\nLOCATION:  InitializeSessionUserId, a.c:1\n"));
 }
 
 }  // namespace

@@ -28,7 +28,8 @@ TEST(PollerTest, TellsTheKeysOfThoseThatAreReady) {
   two.Signal();
   std::map<std::uint64_t, std::uint32_t> events;
   for (const epoll_event& event : poller.Wait(kNever)) {
-    events[event.data.u64] = event.events;
+    const std::uint64_t key = event.data.u64;  // a packed member: no reference may be bound to it
+    events[key] = event.events;
   }
   EXPECT_EQ(events, (std::map<std::uint64_t, std::uint32_t>{{1, EPOLLIN}, {~0ull, EPOLLIN}}));
 }
@@ -58,7 +59,7 @@ TEST(PollerTest, AnEventEndsAWaitWithoutDeadline) {
   const auto events = poller.Wait(kNever);
   sender.join();
   ASSERT_EQ(events.size(), 1u);
-  EXPECT_EQ(events[0].data.u64, 9u);
+  EXPECT_EQ(std::uint64_t{events[0].data.u64}, 9u);
 }
 
 TEST(PollerTest, ChangeAndRemoveTakeEffect) {
@@ -70,7 +71,7 @@ TEST(PollerTest, ChangeAndRemoveTakeEffect) {
   ASSERT_TRUE(poller.Change(wakeup.fd(), EPOLLIN, 2));
   const auto events = poller.Wait(TimePoint{});
   ASSERT_EQ(events.size(), 1u);
-  EXPECT_EQ(events[0].data.u64, 2u);
+  EXPECT_EQ(std::uint64_t{events[0].data.u64}, 2u);
   poller.Remove(wakeup.fd());
   EXPECT_TRUE(poller.Wait(TimePoint{}).empty());
   EXPECT_FALSE(poller.Change(wakeup.fd(), EPOLLIN, 2));

@@ -51,10 +51,10 @@ my $exact = q{SELECT a = '2024-02-03 04:05:06.789+00', b = '-1 year 2 months -3 
 is(value($coord, $exact), 't|t|t|t|t|t|t|t', 'values arrive exactly');
 is(value($coord, "SET datestyle = 'German'; SET intervalstyle = 'sql_standard'; $exact"),
 	't|t|t|t|t|t|t|t', 'also under other local settings');
-is(value($coord, q{SELECT a, b FROM pooler.query('dn1',
-	$$SELECT current_setting('application_name'), current_setting('idle_session_timeout')$$)
-	AS r(a text, b text)}),
-	'polarx_pooler/postgres|0', 'application_name, and no idle time-out');
+is(value($coord, q{SELECT a, b, c FROM pooler.query('dn1',
+	$$SELECT current_setting('application_name'), current_setting('idle_session_timeout'),
+	current_setting('client_connection_check_interval') <> '0'$$) AS r(a text, b text, c bool)}),
+	'polarx_pooler/postgres|0|t', 'application_name, no idle time-out, a look at the client now and then');
 
 # Parameters.
 is(value($coord, q{SELECT a, b, c FROM pooler.query('dn1',
@@ -105,6 +105,15 @@ like($err, qr/DETAIL:  the detail\nHINT:  the hint/, '... with detail and hint')
 $err = fails_with($coord, q{SELECT * FROM pooler.query_all('SELECT angry()') AS r(node name, a int)},
 	'\w+', qr/angry|no way/, 'query_all fails when one fails');
 fails_with($coord, q{SELECT pooler.exec('dn1', 'SELEC 1')}, '42601', qr/SELEC/, 'a syntax error');
+
+# Encodings.
+value($coord, q{CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0});
+value($coord, 'CREATE EXTENSION polarx_pooler', db => 'latin');
+add_node($coord, 'dn1', $dn{dn1}, db => 'latin');
+is(value($coord, q{SELECT a::bytea, n FROM pooler.query('dn1', 'SELECT $1, length($1)', convert_from('\xe9', 'LATIN1'))
+	AS r(a text, n int)}, db => 'latin'), '\xe9|1', 'text is converted where the databases\' encodings differ');
+fails_with($coord, q{SELECT a FROM pooler.query('dn1', 'SELECT chr(8364)') AS r(a text)}, '22P05', qr/dn1/,
+	'... or refused where it cannot be', db => 'latin');
 
 # Bad arguments.
 fails_with($coord, q{SELECT pooler.exec('nowhere', 'SELECT 1')}, '42704', qr/nowhere/, 'no such node');

@@ -53,13 +53,25 @@ my $next = worker_pid($coord, 'postgres', $worker);
 cmp_ok(time - $start, '<', 1, 'killed by SIGTERM: another one runs within a second');
 is(value($coord, $one), 'SELECT 1', '... and the pool works');
 my $holder = session($coord);
-$holder->ask("BEGIN; $one");
+my $lent = $holder->ask(q{BEGIN; SELECT p FROM pooler.query('dn', 'SELECT pg_backend_pid()') AS r(p int)});
 kill 'TERM', worker_pid($coord);
 $holder->tell("$one; COMMIT");
 $holder->hear();
 $holder->ask('ROLLBACK');
 wait_until($coord, $one, 'SELECT 1', 'killed while a lease is held: other sessions work');
 is($holder->ask($one), 'SELECT 1', '... and so does the holder');
+wait_until($dn, "SELECT count(*) FROM pg_stat_activity WHERE pid = $lent", '0',
+	'... whose connection of the old worker is closed');
+wait_until($coord, "SELECT sum(total) = (SELECT n FROM pooler.query('dn', \$\$SELECT count(*) FROM pg_stat_activity
+	WHERE application_name = 'polarx_pooler/postgres'\$\$) AS r(n int)) FROM pooler.pools", 't',
+	'... as are all the others');
+my $launcher = value($coord, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'polarx_pooler launcher'});
+kill 'TERM', $launcher;
+wait_until($coord, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'polarx_pooler launcher'
+	AND pid <> $launcher", '1', 'a killed launcher comes back', limit => 3);
+$worker = worker_pid($coord);
+kill 'TERM', $worker;
+like(worker_pid($coord, 'postgres', $worker), qr/^\d+$/, '... and starts workers');
 $holder->quit();
 
 # stop, start.

@@ -3,7 +3,9 @@
 use strict;
 use warnings;
 use PolarxPooler;
+use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $coord = start_coordinator();
 my %dn = map { $_ => start_datanode($_) } qw(dn1 dn2);
@@ -80,6 +82,30 @@ for my $round (1 .. 40)
 }
 is($hit, '', 'the next holder of a connection is never hit by a cancel');
 cmp_ok($cancelled, '>', 0, "... though $cancelled of 40 statements were cancelled");
+
+# A datanode that takes no cancel: its postmaster stands still.
+$_->quit() for $s, $other;
+($s, $other) = (session($coord), session($coord));
+my ($postmaster) = slurp_file($dn{dn1}->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+$s->tell($long{exec});
+wait_until($dn{dn1}, $running, '1', 'a long statement');
+# Looking into it takes a session that is there already.
+my $inside = session($dn{dn1});
+kill 'STOP', $postmaster;
+within(1, 'the datanode takes no cancel: the session is free all the same', sub {
+		value($coord, 'SELECT pg_cancel_backend(' . $s->pid . ')');
+		like(($s->hear())[1], qr/57014/, '... and hears so');
+	});
+is($s->ask(q{SELECT pooler.exec('dn2', 'SELECT 1')}), 'SELECT 1', '... the other node works');
+wait_for('the statement to end', sub { $inside->ask($running) eq '0' });
+pass('... the statement ends even so');
+$inside->quit();
+my $worker = worker_pid($coord);
+my $start = time;
+kill 'TERM', $worker;
+wait_for('the worker to end', sub { !kill 0, $worker });
+cmp_ok(time - $start, '<', 1, '... the worker can end within a second');
+kill 'CONT', $postmaster;
 
 # The session is terminated, or its client goes.
 $s->quit();

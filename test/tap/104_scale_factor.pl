@@ -6,7 +6,8 @@ use PolarxPooler;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $coord = start_coordinator();
+# The name makes the data directory's path longer than the address of a Unix socket can be.
+my $coord = start_coordinator(name => 'coordinator' . '_long' x 20);
 my %dn = map { $_ => start_datanode($_) } qw(dn1 dn2);
 add_node($coord, $_, $dn{$_}, server => { max_pool_size => 4 }) for sort keys %dn;
 value($_, 'CREATE TABLE account (id int PRIMARY KEY, amount int);'

@@ -50,10 +50,10 @@ struct MappingSource {
 // be taken from the environment or a file gets an explicit value where libpq has a neutral one:
 // sslmode and gssencmode disable, passfile a path that cannot exist, libpq's own defaults;
 // keepalives 1/30/10/3 and tcp_user_timeout 30000 unless set, application_name
-// polarx_pooler/<database> unless set. `options` gets the settings for exact text exchange in front
-// of the user's own, which therefore win: DateStyle=ISO, IntervalStyle=postgres,
-// extra_float_digits=3, idle_in_transaction_session_timeout=0, idle_session_timeout=0,
-// client_connection_check_interval=2000 (ms; a statement whose holder is gone ends by itself).
+// polarx_pooler/<database> unless set. `options` gets client_connection_check_interval=2000 (ms; a
+// statement whose holder is gone ends by itself) in front of the user's own, and behind them what
+// makes text exchange exact and keeps the connection: DateStyle=ISO, IntervalStyle=postgres,
+// extra_float_digits=3, idle_in_transaction_session_timeout=0, idle_session_timeout=0.
 //
 // Options that ValidateOption would not accept where they stand have no effect, nor have empty
 // ones; but a bad value of an accepted one is refused (22023), likewise a `service` (0A000). What

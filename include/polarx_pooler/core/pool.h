@@ -51,6 +51,9 @@ class Pool {
   int total() const { return total_; }
   Sizes sizes() const;
   bool InUse(TimePoint now, std::chrono::seconds keepalive) const;
+  // The node's hold-off or else the pool's own, where it is active or proven; null: neither is.
+  const HoldOff* ActiveHoldOff() const;
+  const HoldOff* ProvenHoldOff() const;
 
   const PoolId id;
   Node* const node;
@@ -83,9 +86,10 @@ struct Node {
   bool obsolete = false;  // gone from the catalog
   std::vector<Pool*> pools;
   HoldOff hold_off;
-  bool known_up = false;  // a connect or ping succeeded since the last failure
-  int waiting = 0;        // tickets in the queues of its pools
-  double ping_ms = -1;    // of the last successful ping; -1: none
+  bool known_up = false;    // a connect or ping succeeded since the last failure
+  int waiting = 0;          // tickets in the queues of its pools
+  Duration connect_time{};  // of late, to open one connection
+  double ping_ms = -1;      // of the last successful ping; -1: none
   // Minima are not refilled until then: tickets had to wait for room.
   TimePoint fill_blocked_until{};
 

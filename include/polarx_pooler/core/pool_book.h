@@ -97,7 +97,7 @@ class PoolBook {
   // --- slots ----------------------------------------------------------------------------------
   Slot* FindSlot(SlotId slot);  // null: gone
   void OnConnected(Slot* slot, TimePoint now);
-  void OnConnectFailed(Slot* slot, const Status& status, TimePoint now);
+  void OnConnectFailed(Slot* slot, const Status& status, FailureScope scope, TimePoint now);
   void OnReady(Slot* slot, TimePoint now);  // warmed or reset
   // The datanode hung up, or did not do as told. A leased slot is closed when it comes back.
   void OnBroken(Slot* slot, const std::string& why, TimePoint now);
@@ -136,6 +136,7 @@ class PoolBook {
 
   void MarkDirty(Pool* pool);
   void MarkNode(Node* node);
+  void MarkWaiting(Node* node);
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
   void Settle(Slot* slot, TimePoint now);
   double Jitter() { return std::uniform_real_distribution<double>(0, 1)(random_); }
@@ -144,23 +145,25 @@ class PoolBook {
   void Leave(Ticket* ticket);
   void Discard(Ticket* ticket);
   void RejectTicket(Ticket* ticket, const Status& status);
+  void ServeDirty(std::vector<Pool*>* looked_at, TimePoint now);
   void ExpireTickets(TimePoint now);
   void WakeSleepers(TimePoint now);
   void Serve(Pool* pool, TimePoint now);
-  bool MustYield(const Pool& pool, const Ticket& ticket) const;
+  bool MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const;
   Slot* LiveIdle(Pool* pool, TimePoint now);
   bool TryGrant(Ticket* ticket, TimePoint now);
   void Hand(Slot* slot, const Ticket& ticket, TimePoint now);
   bool CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const;
-  bool AskedSince(const Node& node, TimePoint began) const;
+  void ProveByTicket(Pool* pool, TimePoint began);
   void Open(Pool* pool, TimePoint now);
   void OpenForTickets(Pool* pool, TimePoint now);
+  int ComingBack(Pool* pool, TimePoint now);
   bool Evict(Pool* beneficiary, TimePoint now);
   void BlockFill(Node* node, TimePoint now);
   void RejectHopeless(Pool* pool, TimePoint now);
   bool Fill(Pool* pool, TimePoint now);
   Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
-  void Fail(Pool* pool, const Status& status, TimePoint now);
+  void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
   void FailNode(Node* node, const Status& status, TimePoint now);
   void RecoverNode(Node* node);
 

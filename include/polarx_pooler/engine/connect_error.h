@@ -13,7 +13,12 @@ namespace polarx {
 // could not connect to datanode "dn1": <reason>
 Status ConnectErrorStatus(std::string_view node_name, std::string_view text);
 
-// libpq's text as one line: without its line ends, LOCATION lines and SQLSTATE.
+// Has the datanode refused because the connection limit of that role or database is reached? Told
+// by the place in the server's source, which is not translated and stands in a verbose text.
+bool IsPoolLimit(std::string_view text);
+
+// libpq's text as one line: without its line ends, LOCATION lines, SQLSTATEs and
+// advice.
 std::string OneLine(std::string_view text);
 
 }  // namespace polarx

@@ -60,7 +60,7 @@ class Datanode {
 
   void StartConnect(const std::string& addresses);
   void PollConnect();
-  void FailConnect(Status status);
+  void FailConnect(Status status, bool pool_limit = false);
   void NextStatement();
   void ReadResults();
   void FinishRun(Status status);

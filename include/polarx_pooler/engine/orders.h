@@ -71,6 +71,7 @@ struct Connected {
 struct ConnectFailed {
   SlotId slot = 0;
   Status status;
+  bool pool_limit = false;  // the limit of that role or database is reached, not the datanode's
 };
 
 struct RunDone {
@@ -96,6 +97,12 @@ struct Pinged {
   double milliseconds = 0;
 };
 
-using Completion = std::variant<Connected, ConnectFailed, RunDone, HungUp, Closed, Pinged>;
+// The worker thread has run out of memory: the pooler worker is to end and start anew.
+struct ThreadFailed {
+  std::string why;
+};
+
+using Completion =
+    std::variant<ThreadFailed, Connected, ConnectFailed, RunDone, HungUp, Closed, Pinged>;
 
 }  // namespace polarx

@@ -1,5 +1,6 @@
 // The pooler of one database: sessions, pools and worker threads behind one descriptor and one
-// deadline. Every method is for the main thread of the pooler worker; none blocks, none throws.
+// deadline. Every method is for the main thread of the pooler worker; none blocks. They throw
+// where memory is used up, or a worker thread has found it so: the process should then end.
 //
 // A turn of the main loop:
 //   wait on fd() until NextDeadline() · Receive(now) · answer NextAttach / NextMapping /
