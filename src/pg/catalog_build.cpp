@@ -67,8 +67,8 @@ Status CheckMapping(const RawMapping& mapping) {
   if (mapping.server == nullptr) {
     return Status(sqlstate::kUndefinedObject,
                   "datanode is not there for the pooler", {},
-                  "A server or user mapping can be used once the transaction that created or changed "
-                  "it has been committed.");
+                  "A server or user mapping can be used once the transaction that created or "
+                  "changed it has been committed.");
   }
   const std::string server = "\"" + std::string(mapping.server->name) + "\"";
   if (!mapping.server->usable) {

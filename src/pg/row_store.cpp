@@ -56,8 +56,8 @@ void CheckStyle(const RowStore* store) {
                errdetail("Column \"%s\" of type %s could be read wrongly.",
                          NameStr(TupleDescAttr(store->columns, i)->attname),
                          format_type_be(TupleDescAttr(store->columns, i)->atttypid)),
-               errhint("Leave DateStyle ISO and IntervalStyle postgres there, or declare the column "
-                       "as text."),
+               errhint("Leave DateStyle ISO and IntervalStyle postgres there, or declare the "
+                       "column as text."),
                errcontext("statement on datanode \"%s\": %s", store->lease->node_name,
                           store->sql)));
     }
