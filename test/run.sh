@@ -84,7 +84,7 @@ unit() {
 regress() {
   local port
   port=$(free_port)
-  new_server "$work/regress" "$port" "shared_preload_libraries = 'polarx_pooler'"
+  new_server "$work/regress" "$port" "shared_preload_libraries = 'polarx_pooler'" 'fsync = off'
   start_server "$work/regress"
   PGHOST=$work PGPORT=$port PGUSER=postgres make -C "$tree" installcheck && return
   cat "$tree/regress/regression.diffs"

@@ -58,7 +58,9 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
   std::unique_ptr<Node>& node = nodes_[definition.id];
   if (node == nullptr) {
     node = std::make_unique<Node>();
-  } else if (node->definition.host != definition.host || node->definition.port != definition.port) {
+  } else if (node->definition.host != definition.host ||
+             node->definition.hostaddr != definition.hostaddr ||
+             node->definition.port != definition.port) {
     node->hold_off = HoldOff();
     node->known_up = false;
   }

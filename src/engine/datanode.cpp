@@ -1,5 +1,5 @@
-// One datanode connection from the name lookup to the statements the pooler sends; on its worker
-// thread.
+// One datanode connection from the name lookup to the datanode's end of file; on its worker thread.
+// What it does in between for the pooler is in datanode_run.cpp.
 #include "polarx_pooler/engine/datanode.h"
 
 #include <arpa/inet.h>
@@ -16,12 +16,6 @@
 
 namespace polarx {
 namespace {
-
-// Edge-triggered: silent while a holder's data flow, one event when the datanode hangs up.
-constexpr std::uint32_t kPassiveEvents = EPOLLRDHUP | EPOLLET;
-// One shot a time: libpq closes its socket when it finds the connection broken, and while another
-// process has a copy the entry would go on firing with nothing left to remove it by.
-constexpr std::uint32_t kActiveEvents = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
 
 std::string Find(const Options& options, const char* keyword) {
   for (const auto& [name, value] : options) {
@@ -52,6 +46,9 @@ std::string Repeat(const std::string& value, std::size_t times) {
 std::string Seconds(std::chrono::seconds value) { return std::to_string(value.count()) + " s"; }
 
 }  // namespace
+
+// Edge-triggered: silent while a holder's data flow, one event when the datanode hangs up.
+const std::uint32_t Datanode::kPassiveEvents = EPOLLRDHUP | EPOLLET;
 
 Datanode::~Datanode() { FreeConnection(); }
 
@@ -177,118 +174,6 @@ void Datanode::FailConnect(Status status, bool pool_limit) {
   host_->SetDeadline(slot_, kNever);
   phase_ = Phase::kFinished;
   host_->Report(ConnectFailed{slot_, std::move(status), pool_limit});
-}
-
-// --- statements of the pooler -------------------------------------------------------------------
-
-void Datanode::Run(RunOrder order) {
-  assert(phase_ == Phase::kPassive);
-  if (cancels_ > 0) {
-    // Else it would hit the reset, or the next holder's statement.
-    host_->SetDeadline(slot_, order.deadline);
-    waiting_run_ = std::move(order);
-    return;
-  }
-  run_ = std::move(order);
-  statement_ = 0;
-  retried_ = false;
-  for (const std::string& name : run_.verify) {
-    run_.statements.push_back("SELECT pg_catalog.current_setting('" + name + "')");
-  }
-  phase_ = Phase::kRunning;
-  host_->SetDeadline(slot_, run_.deadline);
-  SetEvents(kActiveEvents);
-  NextStatement();
-}
-
-void Datanode::NextStatement() {
-  if (statement_ == run_.statements.size()) {
-    const bool over = PQtransactionStatus(conn_) == PQTRANS_IDLE;
-    FinishRun(over ? Status::Ok()
-                   : Status(sqlstate::kConnectionLost, "it was left inside a transaction"));
-    return;
-  }
-  statement_status_ = Status::Ok();
-  if (PQsendQuery(conn_, run_.statements[statement_].c_str()) == 0) {
-    FailRun(OneLine(PQerrorMessage(conn_)));
-    return;
-  }
-  ReadResults();
-}
-
-void Datanode::ReadResults() {
-  const int unsent = PQflush(conn_);
-  if (unsent < 0 || PQconsumeInput(conn_) == 0) {
-    FailRun(OneLine(PQerrorMessage(conn_)));
-    return;
-  }
-  SetEvents(unsent > 0 ? kActiveEvents | EPOLLOUT : kActiveEvents);
-  while (PQisBusy(conn_) == 0) {
-    PGresult* result = PQgetResult(conn_);
-    if (result == nullptr) {
-      if (!statement_status_.ok()) {
-        const bool late_cancel =
-            was_cancelled_ && !retried_ && statement_status_.sqlstate() == sqlstate::kQueryCanceled;
-        if (!late_cancel) {
-          FinishRun(std::move(statement_status_));
-          return;
-        }
-        retried_ = true;
-      } else {
-        ++statement_;
-      }
-      NextStatement();
-      return;
-    }
-    const ExecStatusType state = PQresultStatus(result);
-    const std::size_t first_verify = run_.statements.size() - run_.verify.size();
-    if (state == PGRES_TUPLES_OK && statement_ >= first_verify && PQntuples(result) == 1) {
-      const std::string& name = run_.verify[statement_ - first_verify];
-      std::erase_if(overrides_, [&](const auto& entry) { return entry.first == name; });
-      overrides_.emplace_back(name, PQgetvalue(result, 0, 0));
-    } else if (state != PGRES_TUPLES_OK && state != PGRES_COMMAND_OK &&
-               state != PGRES_EMPTY_QUERY) {
-      const char* code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-      const std::string text = OneLine(PQresultErrorMessage(result));
-      statement_status_ = Status(code != nullptr ? code : sqlstate::kConnectionLost,
-                                 text.empty() ? "unexpected answer" : text);
-    }
-    PQclear(result);
-    if (state == PGRES_COPY_IN || state == PGRES_COPY_OUT || state == PGRES_COPY_BOTH) {
-      FailRun("a statement of the pooler started a COPY");
-      return;
-    }
-  }
-}
-
-void Datanode::FinishRun(Status status) {
-  while (PGnotify* notify = PQnotifies(conn_)) {
-    PQfreemem(notify);
-  }
-  host_->SetDeadline(slot_, kNever);
-  phase_ = Phase::kPassive;
-  SetEvents(kPassiveEvents);
-  if (!status.ok() && PQtransactionStatus(conn_) != PQTRANS_IDLE) {
-    status = Status(sqlstate::kConnectionLost, status.message());  // not fit to be lent
-  }
-  was_cancelled_ = false;
-  RunDone done{.slot = slot_, .kind = run_.kind, .status = std::move(status), .parameters = {}};
-  if (done.status.ok()) {
-    done.parameters = ReportedParameters(conn_);
-    for (auto& [name, value] : done.parameters) {
-      for (const auto& [wrong, truth] : overrides_) {
-        if (name == wrong) {
-          value = truth;
-        }
-      }
-    }
-  }
-  host_->Report(std::move(done));
-}
-
-void Datanode::FailRun(const std::string& reason) {
-  FinishRun(Status(sqlstate::kConnectionLost,
-                   reason.empty() ? "datanode closed the connection" : reason));
 }
 
 // --- cancelling and closing ---------------------------------------------------------------------
@@ -420,6 +305,7 @@ void Datanode::OnDeadline() {
                                                           : "the connection was opened")));
       break;
     case Phase::kRunning:
+      timed_out_ = true;
       FailRun("pooler.pooler_dn_set_timeout (" + Seconds(run_.timeout) +
               ") is over without an answer");
       break;

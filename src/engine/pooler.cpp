@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kListenerKey = ~std::uint64_t{0};
 constexpr std::uint64_t kWakeupKey = kListenerKey - 1;
-constexpr std::size_t kHelperThreads = 16;
+constexpr std::size_t kHelperThreads = 64;  // started when needed; a silent node keeps two
 constexpr std::size_t kHelperThreadsPerKey = 2;
 constexpr Duration kAttachLimit = std::chrono::seconds(10);
 constexpr Duration kListenAgain = std::chrono::milliseconds(100);

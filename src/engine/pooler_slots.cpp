@@ -124,10 +124,16 @@ void Pooler::Impl::On(RunDone& done, TimePoint now) {
     if (ping != slot_pings_.end()) {
       const std::uint64_t id = ping->second;
       slot_pings_.erase(ping);
+      const double milliseconds =
+          std::chrono::duration<double, std::milli>(now - pings_.at(id).sent_at).count();
       if (done.status.ok()) {
-        const double milliseconds =
-            std::chrono::duration<double, std::milli>(now - pings_.at(id).sent_at).count();
         FinishPing(id, done.status, milliseconds, now);
+      } else if (done.timed_out) {
+        FinishPing(id,
+                   Status(sqlstate::kConnectionLost, "no answer from datanode \"" +
+                                                         slot->pool->node->definition.name +
+                                                         "\": " + done.status.message()),
+                   milliseconds, now);
       } else {
         PingByStartup(id, pings_.at(id).node, now);  // that connection is at fault, maybe no more
       }
@@ -209,9 +215,10 @@ void Pooler::Impl::PingByStartup(std::uint64_t ping, NodeId id, TimePoint now) {
     return;
   }
   const NodeDefinition& definition = node->definition;
-  const std::string key = definition.host + ":" + std::to_string(definition.port);
+  const std::string& host = definition.hostaddr.empty() ? definition.host : definition.hostaddr;
+  const std::string key = host + ":" + std::to_string(definition.port);
   helpers_.Run(
-      "ping " + key, [mailbox = mailbox_, ping, name = definition.name, host = definition.host,
+      "ping " + key, [mailbox = mailbox_, ping, name = definition.name, host = host,
                       port = std::to_string(definition.port),
                       limit = std::to_string(book_.settings().pooler_connect_timeout.count())] {
         const char* keywords[] = {"host",    "port",       "user",

@@ -49,11 +49,11 @@ NodeDefinition BuildNode(const RawServer& server) {
   NodeDefinition node;
   node.id = server.id;
   node.name = server.name;
-  for (const char* option : {"host", "hostaddr"}) {
-    const char* value = FindOption(server.options, option);
-    if (node.host.empty() && value != nullptr) {
-      node.host = value;
-    }
+  if (const char* address = FindOption(server.options, "hostaddr"); address != nullptr) {
+    node.host = node.hostaddr = address;
+  }
+  if (const char* host = FindOption(server.options, "host"); host != nullptr) {
+    node.host = host;
   }
   node.port = FindNumber(server.options, "port", node.port);
   node.max_pool_size = FindNumber(server.options, "max_pool_size", -1);

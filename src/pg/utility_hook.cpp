@@ -37,6 +37,20 @@ bool MayUseTablespace(const char* name) {
          pg_tablespace_aclcheck(tablespace, GetUserId(), ACL_CREATE) == ACLCHECK_OK;
 }
 
+// The server's own have_createdb_privilege() is not exported by all of PostgreSQL 15's releases.
+bool MayCreateDatabases() {
+  if (superuser()) {
+    return true;
+  }
+  HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+  if (!HeapTupleIsValid(tuple)) {
+    return false;
+  }
+  const bool allowed = reinterpret_cast<Form_pg_authid>(GETSTRUCT(tuple))->rolcreatedb;
+  ReleaseSysCache(tuple);
+  return allowed;
+}
+
 bool OwnsOther(const FormData_pg_database& row) {
   return row.oid != MyDatabaseId && pg_database_ownercheck(row.oid, GetUserId());
 }
@@ -54,7 +68,7 @@ Oid NeededByDrop(const DropdbStmt* statement) {
 Oid NeededByRename(const RenameStmt* statement) {
   FormData_pg_database row;
   const bool allowed = FindDatabase(statement->subname, &row) && OwnsOther(row) &&
-                       have_createdb_privilege() &&
+                       MayCreateDatabases() &&
                        !OidIsValid(get_database_oid(statement->newname, true));
   return allowed ? row.oid : InvalidOid;
 }
@@ -93,7 +107,7 @@ Oid NeededByCreate(CreatedbStmt* statement) {
   }
   FormData_pg_database row;
   const bool allowed =
-      options_allowed && have_createdb_privilege() && FindDatabase(template_name, &row) &&
+      options_allowed && MayCreateDatabases() && FindDatabase(template_name, &row) &&
       (row.datistemplate || pg_database_ownercheck(row.oid, GetUserId())) &&
       row.oid != MyDatabaseId && !OidIsValid(get_database_oid(statement->dbname, true));
   return allowed ? row.oid : InvalidOid;

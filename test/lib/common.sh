@@ -131,7 +131,7 @@ new_server() {
     die "initdb failed: $(tail -n 3 "$dir.initdb.log")"
   {
     printf "port = %s\nlisten_addresses = '127.0.0.1'\n" "$port"
-    printf "unix_socket_directories = '%s'\nfsync = off\n" "$(dirname "$dir")"
+    printf "unix_socket_directories = '%s'\n" "$(dirname "$dir")"
     printf '%s\n' "$@"
   } >>"$dir/postgresql.conf"
 }

@@ -20,6 +20,7 @@ struct NodeDefinition {
   NodeId id = 0;
   std::string name;
   std::string host;  // as the user wrote it: name, address or socket directory; "" if none
+  std::string hostaddr;  // where the option is set: the address that is really connected to
   int port = 5432;
   // Options of the server that stand above the parameters of the same name; -1: not set.
   int max_pool_size = -1;

@@ -49,6 +49,8 @@ class Datanode {
   bool finished() const { return phase_ == Phase::kFinished; }
 
  private:
+  static const std::uint32_t kPassiveEvents;
+
   enum class Phase {
     kLookingUp,
     kConnecting,
@@ -82,6 +84,7 @@ class Datanode {
   RunOrder run_;
   std::size_t statement_ = 0;  // of run_: the next one
   Status statement_status_;
+  bool timed_out_ = false;
   bool retried_ = false;                 // the statement that a late cancel hit
   bool was_cancelled_ = false;           // since the last run
   int cancels_ = 0;                      // cancels under way on helper threads

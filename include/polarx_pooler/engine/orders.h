@@ -79,6 +79,7 @@ struct RunDone {
   RunKind kind = RunKind::kReset;
   Status status;
   protocol::Parameters parameters;  // all, if ok
+  bool timed_out = false;           // not ok because the deadline came
 };
 
 struct HungUp {  // the datanode closed an idle or lent connection
