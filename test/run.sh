@@ -99,8 +99,11 @@ tap() {
   TESTDIR=$work/tap prove --timer -I test/tap "$@"
   status=$?
   sed -nE 's,^test/tap/(.*)\.pl .*Wstat.*,\1,p' "$work/log/tap.log" | while read -r test; do
-    for log in "$work"/tap/tmp_check/log/{regress_log_"$test","$test"_*.log}; do
-      printf '\n---- %s\n' "$(basename "$log")" && tail -n 25 "$log"
+    printf '\n---- %s\n' "$test"
+    grep -A 4 '#   Failed test' "$work/tap/tmp_check/log/regress_log_$test" | head -n 30
+    tail -n 5 "$work/tap/tmp_check/log/regress_log_$test"
+    for log in "$work/tap/tmp_check/log/$test"_*.log; do
+      printf -- '-- %s\n' "$(basename "$log")" && grep -vE 'LOG:  (statement|execute)' "$log" | tail -n 8
     done
   done
   return $status
