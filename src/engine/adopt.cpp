@@ -208,11 +208,6 @@ short WaitFor(PostgresPollingStatusType state) {
   return state == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 }
 
-int MillisecondsUntil(TimePoint deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
-  return static_cast<int>(std::clamp<decltype(left)>(left, 0, 60'000));
-}
-
 // Both parts by turns. As a rule nothing has to be waited for: a Unix connect is done at once, and
 // the answer lies ready before libpq asks. Only a stray peer of this process takes further turns.
 Status RunStartup(PGconn* conn, Listener* listener, std::string_view answer, TimePoint deadline) {

@@ -16,13 +16,7 @@ bool Control(int epoll, int operation, int fd, std::uint32_t events, std::uint64
 }
 
 // Rounded up, so that a deadline has passed when the wait is over.
-int MillisecondsUntil(TimePoint deadline) {
-  if (deadline == kNever) {
-    return -1;
-  }
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
-  return static_cast<int>(std::clamp<decltype(left)>(left, 0, std::numeric_limits<int>::max()));
-}
+int WaitTime(TimePoint deadline) { return deadline == kNever ? -1 : MillisecondsUntil(deadline); }
 
 }  // namespace
 
@@ -39,7 +33,7 @@ bool Poller::Change(int fd, std::uint32_t events, std::uint64_t key) {
 void Poller::Remove(int fd) { (void)Control(epoll_.get(), EPOLL_CTL_DEL, fd, 0, 0); }
 
 std::span<const epoll_event> Poller::Wait(TimePoint deadline) {
-  const int count = ::epoll_wait(epoll_.get(), events_, kBatch, MillisecondsUntil(deadline));
+  const int count = ::epoll_wait(epoll_.get(), events_, kBatch, WaitTime(deadline));
   return {events_, static_cast<std::size_t>(std::max(count, 0))};
 }
 

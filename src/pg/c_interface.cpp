@@ -41,8 +41,7 @@ void ReleaseForgotten(int level) noexcept {
     }
     protocol::ReleaseKind kind = protocol::ReleaseKind::kClean;
     if (Working(lease)) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
-      const int limit_ms = static_cast<int>(std::max<long long>(left, 1));
+      const int limit_ms = std::max(MillisecondsUntil(deadline), 1);
       if (ProcDiePending || !ClientSynchronize(lease, limit_ms)) {
         kind = protocol::ReleaseKind::kClose;
       }

@@ -19,11 +19,6 @@ namespace {
 Attachment* attachment = nullptr;
 uint64 attachments = 0;  // so far
 
-long MillisecondsLeft(TimePoint deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
-  return static_cast<long>(std::max<long long>(left, 0));
-}
-
 const char* DatabaseName() {
   const char* name = get_database_name(MyDatabaseId);
   return name != nullptr ? name : "";
@@ -72,7 +67,7 @@ void WaitForWorker(TimePoint deadline, WorkerEntry* entry) {
                     "Run CREATE EXTENSION polarx_pooler.");
   }
   RegistryRequestStart(MyDatabaseId, false);
-  if (!RegistryWaitReady(MyDatabaseId, static_cast<int>(MillisecondsLeft(deadline)), entry)) {
+  if (!RegistryWaitReady(MyDatabaseId, static_cast<int>(MillisecondsUntil(deadline)), entry)) {
     ThrowNotReady(entry);
   }
 }

@@ -20,16 +20,10 @@ namespace {
 
 constexpr int kSocketPosition = 2;  // in the wait set
 constexpr int kSendLimitMs = 1000;
-constexpr long kLongestWaitMs = 60'000;
+constexpr int kLongestWaitMs = 60'000;
 
 // The time left of `deadline` for one wait, rounded up.
-long WaitTime(TimePoint deadline) {
-  if (deadline == kNever) {
-    return kLongestWaitMs;
-  }
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
-  return static_cast<long>(std::clamp<long long>(left, 0, kLongestWaitMs));
-}
+long WaitTime(TimePoint deadline) { return MillisecondsUntil(deadline, kLongestWaitMs); }
 
 uint32 RequestOf(const protocol::Reply& reply) {
   struct Visitor {

@@ -21,11 +21,6 @@ namespace {
 // What may come in at once without waiting, when the datanode has more than that to say.
 constexpr int kBriefLimitMs = 2;
 
-int MillisecondsUntil(TimePoint deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
-  return static_cast<int>(std::clamp<long long>(left, 0, kStopLimitMs));
-}
-
 bool WaitForInput(PGconn* conn, int limit_ms) {
   pollfd wait = {PQsocket(conn), POLLIN, 0};
   const int ready = ::poll(&wait, 1, limit_ms);

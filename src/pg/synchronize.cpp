@@ -21,11 +21,6 @@ bool cancel_struck = false;
 
 void IgnoreNotice(void* /*arg*/, const PGresult* /*result*/) {}
 
-int MillisecondsUntil(TimePoint deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
-  return static_cast<int>(std::clamp<long long>(left, 0, 60'000));
-}
-
 void CancelOnce(PolarxLease* lease) {
   if (!lease->cancelled) {
     ClientCancel(lease);

@@ -80,11 +80,7 @@ int EngineFd() { return pooler->fd(); }
 int EngineFdsUsed() { return pooler->fds_used(); }
 
 long EngineTimeout(long most) {
-  const TimePoint now = Now();
-  const TimePoint latest = now + std::chrono::milliseconds(most);
-  const TimePoint deadline = std::min(pooler->NextDeadline(), latest);
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - now).count();
-  return static_cast<long>(std::max<long long>(left, 0));
+  return MillisecondsUntil(pooler->NextDeadline(), static_cast<int>(most));
 }
 
 bool EngineReceive() {

@@ -117,6 +117,17 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     ConnectAll();
     ASSERT_EQ(held_[session].size(), 1u);
   }
+  // Sessions 1 to `sessions` hold a lease each at the same time; then all are idle again.
+  void UseTogether(SessionId sessions) {
+    for (SessionId session = 1; session <= sessions; ++session) {
+      Hold(session);
+    }
+    ConnectAll();
+    for (SessionId session = 1; session <= sessions; ++session) {
+      GiveBack(session);
+    }
+    FinishResets();
+  }
   Pool* PoolOf(NodeId node, RoleId role) { return book_->FindMapping(node, role)->pool; }
   int Total(NodeId node) { return book_->FindNode(node)->total(); }
   std::string RejectionOf(SessionId session) {

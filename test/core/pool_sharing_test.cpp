@@ -97,13 +97,7 @@ TEST_F(PoolSharingTest, ClosingSlotsDoNotCountForTheMinimum) {
   settings_.min_pool_size = 5;
   Open();
   ConnectAll();
-  for (SessionId session = 1; session <= 10; ++session) {
-    Hold(session);
-  }
-  for (SessionId session = 1; session <= 10; ++session) {
-    GiveBack(session);
-  }
-  FinishResets();
+  UseTogether(10);
   for (int round = 0; round < 2; ++round) {
     Pass(seconds(100));
     book_->Maintain(now_);

@@ -33,14 +33,7 @@ TEST_F(PoolBookTest, ShrinksToItsMinimumAndThenNeitherOpensNorCloses) {
   settings_.pool_session_max_lifetime = seconds(1000000);
   Open();
   ConnectAll();
-  for (SessionId session = 1; session <= 40; ++session) {
-    Hold(session);
-  }
-  ConnectAll();
-  for (SessionId session = 1; session <= 40; ++session) {
-    GiveBack(session);
-  }
-  FinishResets();
+  UseTogether(40);
   EXPECT_EQ(PoolOf(kNode, kRole)->total(), 45);
   Pass(settings_.pool_conn_keepalive);
   book_->Maintain(now_);
@@ -208,13 +201,7 @@ TEST_F(PoolBookTest, CleanClosesIdleSlotsAndMarksLeasedOnes) {
 TEST_F(PoolBookTest, ALoweredLimitIsReachedByClosingIdleSlots) {
   settings_.max_pool_size = 10;
   Open();
-  for (SessionId session = 1; session <= 6; ++session) {
-    Hold(session);
-  }
-  for (SessionId session = 1; session <= 6; ++session) {
-    GiveBack(session);
-  }
-  FinishResets();
+  UseTogether(6);
   settings_.max_pool_size = 2;
   book_->Apply(settings_, now_);
   EndTurn();

@@ -1,7 +1,9 @@
 // Points in time and durations as every part of the pooler passes them, on any thread.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
+#include <limits>
 
 namespace polarx {
 
@@ -13,5 +15,14 @@ using TimePoint = std::chrono::time_point<Clock, Duration>;
 inline constexpr TimePoint kNever = TimePoint::max();
 
 inline TimePoint Now() { return std::chrono::time_point_cast<Duration>(Clock::now()); }
+
+// Whole milliseconds from now to `deadline`, rounded up: 0 if it is past, at most `most`.
+inline int MillisecondsUntil(TimePoint deadline, int most = std::numeric_limits<int>::max()) {
+  if (deadline == kNever) {
+    return most;
+  }
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Now()).count();
+  return static_cast<int>(std::clamp<decltype(left)>(left, 0, most));
+}
 
 }  // namespace polarx
