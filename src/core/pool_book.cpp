@@ -343,7 +343,7 @@ void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
   }
 }
 
-void PoolBook::OnClosed(Slot* slot, bool timed_out, TimePoint) {
+void PoolBook::OnClosed(Slot* slot, bool timed_out) {
   Pool* pool = slot->pool;
   if (timed_out && slot->doomed != CloseReason::kError && slot->doomed != CloseReason::kRequested) {
     ++pool->counters.closed_error;

@@ -70,7 +70,7 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
   return node.get();
 }
 
-void PoolBook::AddMapping(const NodeDefinition* definition, MappingDefinition mapping, TimePoint) {
+void PoolBook::AddMapping(const NodeDefinition* definition, MappingDefinition mapping) {
   MappingEntry entry;
   if (mapping.status.ok()) {
     Node* node = definition != nullptr ? Define(*definition) : FindNode(mapping.node);
@@ -101,7 +101,7 @@ void PoolBook::SetCatalog(std::vector<NodeDefinition> nodes,
     pool->mapped_roles.clear();
   }
   for (MappingDefinition& mapping : mappings) {
-    AddMapping(nullptr, std::move(mapping), now);
+    AddMapping(nullptr, std::move(mapping));
   }
   for (auto& [id, pool] : pools_) {
     if (pool->mapped_roles.empty() && !pool->obsolete) {
@@ -109,7 +109,7 @@ void PoolBook::SetCatalog(std::vector<NodeDefinition> nodes,
     }
   }
   some_obsolete_ = true;
-  Rebind(now);
+  Rebind();
 }
 
 // Nothing leads to the pool any more: what is idle closes, what is lent closes at release.
@@ -121,7 +121,7 @@ void PoolBook::Retire(Pool* pool, TimePoint now) {
 }
 
 // Tickets that wait for retired pools go to the pools that their mappings lead to now.
-void PoolBook::Rebind(TimePoint) {
+void PoolBook::Rebind() {
   std::vector<Ticket*> stranded;
   for (auto& [id, ticket] : tickets_) {
     if (std::any_of(ticket->wants.begin(), ticket->wants.end(), [this](const Ticket::Want& want) {

@@ -204,7 +204,7 @@ void Pooler::Impl::Serve(TimePoint now) {
   }
   book_.EndTurn(Now());  // what serving took so far belongs to the time of an acquire
   if (now >= next_stat_line_) {
-    PrintStats(now);
+    PrintStats();
     next_stat_line_ = After(now, book_.settings().pool_print_stat_timeout);
   }
   FlushSessions();
@@ -305,7 +305,7 @@ WallClock Pooler::Impl::Wall(TimePoint now) const {
           .unix_microseconds = std::chrono::duration_cast<std::chrono::microseconds>(wall).count()};
 }
 
-void Pooler::Impl::PrintStats(TimePoint) {
+void Pooler::Impl::PrintStats() {
   const RequestCounters& counters = book_.counters();
   log_.Push(LogSeverity::kLog,
             DatabaseStatLine(config_.database, counters.Since(printed_counters_)));
@@ -373,7 +373,7 @@ bool Pooler::NextMapping(MappingQuestion* question) {
 }
 
 void Pooler::AnswerMapping(const NodeDefinition* node, MappingDefinition mapping) {
-  impl_->book_.AddMapping(node, std::move(mapping), Now());
+  impl_->book_.AddMapping(node, std::move(mapping));
 }
 
 bool Pooler::NextReload() { return std::exchange(impl_->reload_asked_, false); }

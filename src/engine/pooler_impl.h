@@ -118,7 +118,7 @@ class Pooler::Impl : public PoolActions {
     return workers_[static_cast<std::size_t>(slot.thread)].get();
   }
   void DropSilent(TimePoint now);
-  void PrintStats(TimePoint now);
+  void PrintStats();
   std::vector<protocol::Row> SessionRows(const WallClock& clock);
   WallClock Wall(TimePoint now) const;
 

@@ -162,9 +162,9 @@ void Pooler::Impl::On(HungUp& done, TimePoint now) {
   }
 }
 
-void Pooler::Impl::On(Closed& done, TimePoint now) {
+void Pooler::Impl::On(Closed& done, TimePoint) {
   if (Slot* slot = book_.FindSlot(done.slot); slot != nullptr) {
-    book_.OnClosed(slot, done.timed_out, now);
+    book_.OnClosed(slot, done.timed_out);
   }
 }
 

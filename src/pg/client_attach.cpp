@@ -67,7 +67,7 @@ void WaitForWorker(TimePoint deadline, WorkerEntry* entry) {
                     "Run CREATE EXTENSION polarx_pooler.");
   }
   RegistryRequestStart(MyDatabaseId, false);
-  if (!RegistryWaitReady(MyDatabaseId, static_cast<int>(MillisecondsUntil(deadline)), entry)) {
+  if (!RegistryWaitReady(MyDatabaseId, MillisecondsUntil(deadline), entry)) {
     ThrowNotReady(entry);
   }
 }

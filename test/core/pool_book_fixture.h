@@ -98,7 +98,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     std::vector<Slot*> slots;
     slots.swap(closing_);
     for (Slot* slot : slots) {
-      book_->OnClosed(slot, false, now_);
+      book_->OnClosed(slot, false);
     }
     EndTurn();
   }

@@ -76,7 +76,7 @@ class PoolBook {
   void SetCatalog(std::vector<NodeDefinition> nodes, std::vector<MappingDefinition> mappings,
                   TimePoint now);
   // `node`: its server, null if there is none.
-  void AddMapping(const NodeDefinition* node, MappingDefinition mapping, TimePoint now);
+  void AddMapping(const NodeDefinition* node, MappingDefinition mapping);
   // Null: not known yet (ask, then AddMapping).
   const MappingEntry* FindMapping(NodeId node, RoleId role) const;
   Node* FindNode(NodeId node);
@@ -101,7 +101,7 @@ class PoolBook {
   void OnReady(Slot* slot, TimePoint now);  // warmed or reset
   // The datanode hung up, or did not do as told. A leased slot is closed when it comes back.
   void OnBroken(Slot* slot, const std::string& why, TimePoint now);
-  void OnClosed(Slot* slot, bool timed_out, TimePoint now);
+  void OnClosed(Slot* slot, bool timed_out);
   void OnPing(NodeId node, bool up, double milliseconds, const Status& status, TimePoint now);
 
   // --- operation ------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class PoolBook {
   Node* Define(const NodeDefinition& definition);
   Pool* PoolFor(Node* node, const MappingDefinition& mapping);
   void Retire(Pool* pool, TimePoint now);
-  void Rebind(TimePoint now);
+  void Rebind();
   void DropEmpty();
   void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
 
