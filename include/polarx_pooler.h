@@ -26,76 +26,76 @@ struct pg_conn;
 /* A datanode connection that this session holds. Valid until it is released. */
 typedef struct PolarxLease PolarxLease;
 
-typedef enum PolarxReleaseKind
-{
-	/* outside a transaction, all results read: the connection goes back into the pool */
-	POLARX_RELEASE_CLEAN = 0,
-	/* in sync, but inside an open or failed transaction: the pooler rolls back first */
-	POLARX_RELEASE_IN_TRANSACTION = 1,
-	/* anything else: the connection is closed */
-	POLARX_RELEASE_CLOSE = 2
+typedef enum PolarxReleaseKind {
+  /* outside a transaction, all results read: the connection goes back into the pool */
+  POLARX_RELEASE_CLEAN = 0,
+  /* in sync, but inside an open or failed transaction: the pooler rolls back first */
+  POLARX_RELEASE_IN_TRANSACTION = 1,
+  /* anything else: the connection is closed */
+  POLARX_RELEASE_CLOSE = 2
 } PolarxReleaseKind;
 
 /*
  * Acquires one connection to each of `count` (1..4096) different nodes, named by their foreign
  * servers, for the current role, in one request: all or none. Waits as pooler.queue_timeout says,
- * interruptibly. leases[i] is for nodes[i]. Errors: the table of SQLSTATEs in the README.
+ * interruptibly. leases[i] is for nodes[i]. What the role has set by pooler.set_param() is set on
+ * them; not what is local to the transaction, nor what is set later. Errors: the table of SQLSTATEs
+ * in the README, and what a datanode says to those parameters.
  */
-typedef void (*PolarxAcquireFunction) (const char *const *nodes, int count, PolarxLease **leases);
-extern void polarx_pooler_acquire(const char *const *nodes, int count, PolarxLease **leases);
+typedef void (*PolarxAcquireFunction)(const char* const* nodes, int count, PolarxLease** leases);
+extern void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** leases);
 
 /*
  * The lease's connection, owned by the lease. Everything in libpq may be used on it but PQfinish,
  * PQreset*, PQgetCancel/PQcancel, PQhost, PQhostaddr and PQport.
  */
-typedef struct pg_conn *(*PolarxConnectionFunction) (PolarxLease *lease);
-extern struct pg_conn *polarx_pooler_connection(PolarxLease *lease);
+typedef struct pg_conn* (*PolarxConnectionFunction)(PolarxLease* lease);
+extern struct pg_conn* polarx_pooler_connection(PolarxLease* lease);
 
 /* Name of the lease's node. */
-typedef const char *(*PolarxNodeFunction) (PolarxLease *lease);
-extern const char *polarx_pooler_node(PolarxLease *lease);
+typedef const char* (*PolarxNodeFunction)(PolarxLease* lease);
+extern const char* polarx_pooler_node(PolarxLease* lease);
 
 /*
  * Asks the datanode to cancel the statement that runs on the lease's connection. Returns at once;
  * the statement's result tells the outcome.
  */
-typedef void (*PolarxCancelFunction) (PolarxLease *lease);
-extern void polarx_pooler_cancel(PolarxLease *lease);
+typedef void (*PolarxCancelFunction)(PolarxLease* lease);
+extern void polarx_pooler_cancel(PolarxLease* lease);
 
 /*
  * Gives the lease back; never an error. A kind that claims too much is corrected by what the
  * connection's state shows. NULL does nothing. The lease and its connection are gone afterwards.
  */
-typedef void (*PolarxReleaseFunction) (PolarxLease *lease, PolarxReleaseKind kind);
-extern void polarx_pooler_release(PolarxLease *lease, PolarxReleaseKind kind);
+typedef void (*PolarxReleaseFunction)(PolarxLease* lease, PolarxReleaseKind kind);
+extern void polarx_pooler_release(PolarxLease* lease, PolarxReleaseKind kind);
 
 /* The functions in one struct, for callers that load them. */
-typedef struct PolarxPoolerFunctions
-{
-	PolarxAcquireFunction acquire;
-	PolarxConnectionFunction connection;
-	PolarxNodeFunction node;
-	PolarxCancelFunction cancel;
-	PolarxReleaseFunction release;
+typedef struct PolarxPoolerFunctions {
+  PolarxAcquireFunction acquire;
+  PolarxConnectionFunction connection;
+  PolarxNodeFunction node;
+  PolarxCancelFunction cancel;
+  PolarxReleaseFunction release;
 } PolarxPoolerFunctions;
 
 /* Needs fmgr.h. Errors if the library is not installed. */
-#define PolarxPoolerLoad(functions) \
-	do { \
-		(functions)->acquire = (PolarxAcquireFunction) \
-			load_external_function("$libdir/polarx_pooler", "polarx_pooler_acquire", true, NULL); \
-		(functions)->connection = (PolarxConnectionFunction) \
-			load_external_function("$libdir/polarx_pooler", "polarx_pooler_connection", true, NULL); \
-		(functions)->node = (PolarxNodeFunction) \
-			load_external_function("$libdir/polarx_pooler", "polarx_pooler_node", true, NULL); \
-		(functions)->cancel = (PolarxCancelFunction) \
-			load_external_function("$libdir/polarx_pooler", "polarx_pooler_cancel", true, NULL); \
-		(functions)->release = (PolarxReleaseFunction) \
-			load_external_function("$libdir/polarx_pooler", "polarx_pooler_release", true, NULL); \
-	} while (0)
+#define PolarxPoolerLoad(functions)                                             \
+  do {                                                                          \
+    (functions)->acquire = (PolarxAcquireFunction)load_external_function(       \
+        "$libdir/polarx_pooler", "polarx_pooler_acquire", true, NULL);          \
+    (functions)->connection = (PolarxConnectionFunction)load_external_function( \
+        "$libdir/polarx_pooler", "polarx_pooler_connection", true, NULL);       \
+    (functions)->node = (PolarxNodeFunction)load_external_function(             \
+        "$libdir/polarx_pooler", "polarx_pooler_node", true, NULL);             \
+    (functions)->cancel = (PolarxCancelFunction)load_external_function(         \
+        "$libdir/polarx_pooler", "polarx_pooler_cancel", true, NULL);           \
+    (functions)->release = (PolarxReleaseFunction)load_external_function(       \
+        "$libdir/polarx_pooler", "polarx_pooler_release", true, NULL);          \
+  } while (0)
 
 #ifdef __cplusplus
 }
 #endif
 
-#endif							/* POLARX_POOLER_H */
+#endif /* POLARX_POOLER_H */

@@ -54,6 +54,17 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_exec_all_autoc
 COMMENT ON FUNCTION pooler.exec_all_autocommit(text)
 IS 'command tags of a statement on all nodes at once, outside the local transaction';
 
+CREATE FUNCTION pooler.set_param(name text, value text, is_local bool DEFAULT false)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_set_param';
+COMMENT ON FUNCTION pooler.set_param(text, text, bool)
+IS 'set a parameter on every datanode connection that the current role has in this session';
+
+CREATE FUNCTION pooler.reset_params() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_reset_params';
+COMMENT ON FUNCTION pooler.reset_params()
+IS 'forget the parameters that set_param has set for the current role';
+
 -- Operation: superusers, or as granted --------------------------------------------------------------
 
 CREATE FUNCTION pooler.start() RETURNS bool
@@ -82,8 +93,35 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_clean';
 COMMENT ON FUNCTION pooler.clean(name, name)
 IS 'close idle connections, mark leased ones to be closed at release; returns how many';
 
+CREATE FUNCTION pooler.check() RETURNS bool
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_check';
+COMMENT ON FUNCTION pooler.check()
+IS 'are the nodes that the pooler worker knows those of the catalog';
+
+CREATE FUNCTION pooler.pause(node name DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_pause';
+COMMENT ON FUNCTION pooler.pause(name)
+IS 'let new requests for one node, or all, wait until resume()';
+
+CREATE FUNCTION pooler.resume(node name DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_resume';
+COMMENT ON FUNCTION pooler.resume(name)
+IS 'let the requests go that pause() holds';
+
+CREATE FUNCTION pooler.terminate(node name DEFAULT NULL) RETURNS int
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_terminate';
+COMMENT ON FUNCTION pooler.terminate(name)
+IS 'end the other sessions that hold a connection to one node, or any; returns how many';
+
+CREATE FUNCTION pooler.reset_stats() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'polarx_reset_stats';
+COMMENT ON FUNCTION pooler.reset_stats()
+IS 'set counters and percentiles to zero';
+
 REVOKE EXECUTE ON FUNCTION
-    pooler.start(), pooler.stop(), pooler.reload(), pooler.ping(name), pooler.clean(name, name)
+    pooler.start(), pooler.stop(), pooler.reload(), pooler.ping(name), pooler.clean(name, name),
+    pooler.check(), pooler.pause(name), pooler.resume(name), pooler.terminate(name),
+    pooler.reset_stats()
 FROM PUBLIC;
 
 -- For the datanode's side: needs no preloaded library.
@@ -162,7 +200,7 @@ COMMENT ON VIEW pooler.nodes IS 'nodes of this database and their health';
 COMMENT ON VIEW pooler.pools IS 'pools of this database: sizes, counters, latencies';
 COMMENT ON VIEW pooler.connections IS 'datanode connections of this database';
 COMMENT ON VIEW pooler.sessions IS 'sessions that are attached to the pooler of this database';
-COMMENT ON VIEW pooler.stats IS 'counters of the stat line since the start of the pooler worker';
+COMMENT ON VIEW pooler.stats IS 'counters of the stat line since the start of the pooler worker or reset_stats()';
 
 -- A view's functions are called with the rights of its reader.
 REVOKE EXECUTE ON FUNCTION

@@ -113,6 +113,49 @@ SELECT * FROM pooler.ping('nowhere');
 SELECT pooler.exec('node1', 'SELECT 1');
 SELECT pooler.reload();
 
+-- check: the nodes are those of the catalog, as this transaction sees it.
+SELECT pooler.check();
+BEGIN;
+ALTER SERVER node2 OPTIONS (SET port '5433');
+SELECT pooler.check();
+COMMIT;
+SELECT pooler.check();
+
+-- pause lets new requests wait, while what is leased goes on.
+BEGIN;
+SELECT pooler.exec('node1', 'SELECT 1');
+SELECT pooler.pause('node1');
+SELECT node, paused FROM pooler.nodes ORDER BY node;
+SELECT pooler.exec('node1', 'SELECT 1, 2');
+COMMIT;
+SET pooler.queue_timeout = '100ms';
+\set VERBOSITY sqlstate
+SELECT pooler.exec('node1', 'SELECT 1');
+\set VERBOSITY default
+RESET pooler.queue_timeout;
+SELECT pooler.resume();
+SELECT node, paused FROM pooler.nodes ORDER BY node;
+SELECT pooler.exec('node1', 'SELECT 1');
+SELECT pooler.pause('nowhere');
+SELECT pooler.resume('nowhere');
+
+-- terminate spares the caller.
+BEGIN;
+SELECT pooler.exec('node1', 'SELECT 1');
+SELECT pooler.terminate('node1'), pooler.terminate();
+COMMIT;
+SELECT pooler.terminate('nowhere');
+
+-- reset_stats
+SELECT regress_polarx_await('SELECT sum(leased + resetting) = 0 FROM pooler.pools');
+SELECT pooler.reset_stats();
+SELECT sum(acquired + hits + connects + connect_failures + rejected + closed_idle + closed_lifetime
+           + closed_memory + closed_error) AS counters, max(acquire_p99_us) AS acquire, max(hold_p99_us) AS hold
+FROM pooler.pools;
+SELECT client_request_conn_total, acquire_conn_from_hashtab, acquire_conn_from_thread, acquire_conn_time,
+       clock_timestamp() - stats_since < interval '1 min' AS since
+FROM pooler.stats;
+
 -- stop holds until start. A transaction that has its connection goes on.
 SELECT pooler.start();
 BEGIN;

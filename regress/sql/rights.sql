@@ -79,6 +79,11 @@ SELECT pooler.start();
 SELECT pooler.stop();
 SELECT pooler.reload();
 SELECT pooler.clean();
+SELECT pooler.check();
+SELECT pooler.pause();
+SELECT pooler.resume();
+SELECT pooler.terminate();
+SELECT pooler.reset_stats();
 SELECT * FROM pooler.ping();
 \echo :SQLSTATE
 SELECT * FROM pooler.pools;
@@ -94,7 +99,18 @@ SELECT count(*) >= 0 AS some FROM pooler.connections;
 SELECT count(*) FROM pooler.sessions WHERE pid = pg_backend_pid();
 SELECT count(*) FROM pooler.stats;
 SELECT pooler.clean();
+SELECT pooler.reset_stats();
 RESET ROLE;
+REVOKE pg_monitor FROM regress_polarx_a;
+
+-- Each function can be granted.
+GRANT EXECUTE ON FUNCTION pooler.check, pooler.terminate TO regress_polarx_a;
+SET ROLE regress_polarx_a;
+SELECT pooler.check();
+SELECT pooler.terminate();
+SELECT pooler.pause();
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION pooler.check, pooler.terminate FROM regress_polarx_a;
 
 SET client_min_messages = warning;
 DROP FUNCTION regress_polarx_whoami, regress_polarx_whoami_definer;

@@ -19,14 +19,19 @@ int SlotsToOpen(const Sizes& pool, const Limits& limits, int node_total, bool in
 int SlotsToClose(const Sizes& pool, const Limits& limits, int unused, bool in_use) {
   int surplus = std::min(unused, pool.total - limits.min_size);
   if (in_use) {
-    surplus = std::min(surplus, pool.idle - limits.min_free);
+    surplus = std::min(surplus, unused - limits.min_free);  // what is in use is no reserve
   }
   return std::max(surplus, 0);
 }
 
 Duration JitteredLifetime(std::chrono::seconds lifetime, double jitter) {
   const Duration whole = lifetime;
-  return whole - std::chrono::duration_cast<Duration>(whole * (jitter / 10));
+  return whole - std::chrono::duration_cast<Duration>(whole * (0.02 + 0.08 * jitter));
+}
+
+Duration JitteredGap(std::chrono::seconds gap, double jitter) {
+  const Duration whole = gap;
+  return whole - std::chrono::duration_cast<Duration>(whole * (jitter / 4));
 }
 
 }  // namespace polarx

@@ -34,7 +34,11 @@ void Pool::Move(Slot* slot, SlotState to, TimePoint now) {
   assert(slot->pool == this && slot->state != to);
   assert(slot->state != SlotState::kClosing);
   std::list<Slot>& target = list(to);
-  target.splice(target.begin(), list(slot->state), slot->self);
+  auto place = target.begin();
+  while (to == SlotState::kIdle && place != target.end() && place->idle_since > slot->idle_since) {
+    ++place;
+  }
+  target.splice(place, list(slot->state), slot->self);
   slot->state = to;
   slot->state_since = now;
 }
@@ -72,8 +76,10 @@ int Node::count(SlotState state) const {
   return sum;
 }
 
+int Node::leased() const { return count(SlotState::kLeased) + survivors; }
+
 int Node::total() const {
-  int sum = 0;
+  int sum = survivors;
   for (const Pool* pool : pools) {
     sum += pool->total();
   }

@@ -56,7 +56,7 @@ const Ticket* PoolBook::TicketOf(SessionId session) const {
 // --- sessions -----------------------------------------------------------------------------------
 
 void PoolBook::Request(SessionId session, std::uint32_t request,
-                       std::span<const protocol::Wanted> wanted, Duration queue_timeout,
+                       std::span<const protocol::Wanted> wanted, Duration queue_timeout, bool sets,
                        TimePoint now) {
   assert(TicketOf(session) == nullptr);
   auto ticket = std::make_unique<Ticket>();
@@ -65,6 +65,7 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
   ticket->request = request;
   ticket->arrived_at = now;
   ticket->patient = queue_timeout > Duration::zero();
+  ticket->sets = sets;
   ++counters_.client_request_conn_total;
   for (const protocol::Wanted& want : wanted) {
     const MappingEntry* entry = FindMapping(want.node, want.role);
@@ -83,6 +84,7 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
     ticket->deadline = now + queue_timeout;
     deadlines_.emplace(ticket->deadline, ticket->id);
   }
+  LimitPause(ticket.get(), now);
   for (Ticket::Want& want : ticket->wants) {
     Enqueue(ticket.get(), &want);
   }
@@ -160,7 +162,7 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
     CloseSlot(slot, CloseReason::kIdle, now);  // the limit was lowered
   } else {
     pool->Move(slot, SlotState::kResetting, now);
-    actions_->Reset(slot, kind);
+    actions_->Reset(slot, kind, now >= slot->check_at);
   }
   return true;
 }
@@ -182,6 +184,7 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
 // A slot with nothing left to do: idle, or closed if its time has come.
 void PoolBook::Settle(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
+  const bool fresh = slot->state == SlotState::kConnecting || slot->state == SlotState::kWarming;
   MarkDirty(pool);
   MarkWaiting(pool->node);
   if (slot->doomed != CloseReason::kNone) {
@@ -192,6 +195,10 @@ void PoolBook::Settle(Slot* slot, TimePoint now) {
     CloseSlot(slot, CloseReason::kLifetime, now);
   } else {
     pool->Move(slot, SlotState::kIdle, now);
+    if (pool->renewing > 0 && fresh) {
+      CloseReplaced(pool, now);
+    }
+    Arm(slot);
   }
 }
 
@@ -217,6 +224,8 @@ void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
       break;
   }
   slot->doomed = reason;
+  slot->pool->renewing -= slot->replaced ? 1 : 0;
+  slot->replaced = false;
   slot->pool->Move(slot, SlotState::kClosing, now);
   MarkDirty(slot->pool);
   actions_->Close(slot);
@@ -228,8 +237,8 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   Duration& usual = pool->node->connect_time;
   const Duration took = now - slot->state_since;
   usual = usual == Duration::zero() ? took : (3 * usual + took) / 4;
-  slot->created_at = slot->idle_since = now;
-  slot->expires_at = now + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
+  slot->created_at = slot->idle_since = slot->checked_at = now;
+  SetTimes(slot);
   RecoverNode(pool->node);
   if (pool->hold_off.Clear()) {
     actions_->Log("datanode \"" + pool->node->definition.name + "\" lets remote user \"" +
@@ -239,7 +248,7 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   MarkNode(pool->node);
   const bool wanted = !pool->queue.empty();
   if (slot->doomed == CloseReason::kNone && !pool->obsolete && !wanted &&
-      !settings_.warmup_query.empty()) {
+      !settings_.warmup_query.empty() && now >= pool->warmup_blocked_until) {
     pool->Move(slot, SlotState::kWarming, now);
     actions_->Warm(slot);
   } else {
@@ -254,8 +263,7 @@ void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope sc
   const bool obsolete = pool->obsolete;
   const TimePoint began = slot->state_since;
   pool->Move(slot, SlotState::kClosing, now);
-  slots_.erase(slot->id);
-  pool->Remove(slot);
+  Forget(slot);
   if (!obsolete) {
     Fail(pool, status, scope, now);
     ProveByTicket(pool, began);
@@ -318,7 +326,31 @@ void PoolBook::RecoverNode(Node* node) {
 void PoolBook::OnReady(Slot* slot, TimePoint now) {
   assert(slot->state == SlotState::kWarming || slot->state == SlotState::kResetting ||
          slot->state == SlotState::kChecking);
+  if (slot->state == SlotState::kWarming) {
+    slot->pool->warmup_failed = false;
+  }
   Settle(slot, now);
+}
+
+void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, TimePoint now) {
+  Pool* pool = slot->pool;
+  if (slot->state != SlotState::kWarming) {
+    return;
+  }
+  if (!std::exchange(pool->warmup_failed, true)) {
+    actions_->Log("pooler.warmup_query failed on datanode \"" + pool->node->definition.name +
+                      "\" as remote user \"" + pool->remote_user + "\": " + why,
+                  "");
+  }
+  if (lost) {
+    // Each further one might cost a connection as well.
+    constexpr std::chrono::seconds kWithoutWarmup{60};
+    pool->warmup_blocked_until = now + kWithoutWarmup;
+    CloseSlot(slot, CloseReason::kError, now);
+  } else {
+    pool->Move(slot, SlotState::kResetting, now);
+    actions_->Reset(slot, protocol::ReleaseKind::kInTransaction, false);
+  }
 }
 
 void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
@@ -348,9 +380,14 @@ void PoolBook::OnClosed(Slot* slot, bool timed_out) {
   if (timed_out && slot->doomed != CloseReason::kError && slot->doomed != CloseReason::kRequested) {
     ++pool->counters.closed_error;
   }
-  slots_.erase(slot->id);
-  pool->Remove(slot);
+  Forget(slot);
   MarkNode(pool->node);
+}
+
+void PoolBook::Forget(Slot* slot) {
+  Disarm(slot);
+  slots_.erase(slot->id);
+  slot->pool->Remove(slot);
 }
 
 void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& status,
@@ -365,43 +402,6 @@ void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& sta
   } else {
     FailNode(node, status, now);
   }
-}
-
-// --- operation ----------------------------------------------------------------------------------
-
-int PoolBook::Clean(NodeId node, const std::string& remote_user, TimePoint now) {
-  int count = 0;
-  for (auto& [id, pool] : pools_) {
-    if ((node != 0 && pool->node->definition.id != node) ||
-        (!remote_user.empty() && pool->remote_user != remote_user)) {
-      continue;
-    }
-    count += pool->total() - pool->count(SlotState::kClosing);
-    DoomAll(pool.get(), CloseReason::kCleaned, now);
-  }
-  return count;
-}
-
-// Idle slots close now, all others when they come back.
-void PoolBook::DoomAll(Pool* pool, CloseReason reason, TimePoint now) {
-  std::list<Slot>& idle = pool->list(SlotState::kIdle);
-  while (!idle.empty()) {
-    CloseSlot(&idle.front(), reason, now);
-  }
-  for (SlotState state : {SlotState::kConnecting, SlotState::kWarming, SlotState::kLeased,
-                          SlotState::kResetting, SlotState::kChecking}) {
-    for (Slot& slot : pool->list(state)) {
-      slot.doomed = reason;
-    }
-  }
-}
-
-Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
-  Slot* slot = LiveIdle(pool, now);
-  if (slot != nullptr) {
-    pool->Move(slot, SlotState::kChecking, now);
-  }
-  return slot;
 }
 
 }  // namespace polarx

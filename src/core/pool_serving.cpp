@@ -23,6 +23,7 @@ TicketId OldestTicket(const Pool& pool) {
 
 void PoolBook::EndTurn(TimePoint now) {
   WakeSleepers(now);
+  FireTimers(now);
   std::vector<Pool*> filling;
   ServeDirty(&filling, now);
   // What came back in this very turn has been handed out first.
@@ -70,12 +71,24 @@ TimePoint PoolBook::NextDeadline() const {
   if (!sleepers_.empty()) {
     next = std::min(next, sleepers_.begin()->first);
   }
+  if (!timers_.empty()) {
+    next = std::min(next, timers_.begin()->first);
+  }
   return next;
 }
 
 void PoolBook::ExpireTickets(TimePoint now) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     Ticket* ticket = tickets_.at(deadlines_.begin()->second).get();
+    if (const Node* node = PausedNode(*ticket); node != nullptr) {
+      char waited[40];
+      std::snprintf(waited, sizeof(waited), " (waited for %.1f s)",
+                    std::chrono::duration<double>(now - ticket->arrived_at).count());
+      RejectTicket(ticket, Status(sqlstate::kPoolFull,
+                                  "datanode \"" + node->definition.name + "\" is paused" + waited,
+                                  "", "Run pooler.resume() to let requests go on."));
+      continue;
+    }
     // The first pool that has nothing to give is the one that it waited for.
     const Pool* lacking = ticket->wants.front().pool;
     for (const Ticket::Want& want : ticket->wants) {
@@ -121,6 +134,9 @@ void PoolBook::Serve(Pool* pool, TimePoint now) {
 
 // True: the ticket is gone, served or rejected.
 bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
+  if (PausedNode(*ticket) != nullptr) {
+    return false;
+  }
   std::vector<Slot*> slots;
   slots.reserve(ticket->wants.size());
   for (const Ticket::Want& want : ticket->wants) {
@@ -153,8 +169,8 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
     slots.push_back(slot);
   }
   Leave(ticket);
-  for (Slot* slot : slots) {
-    Hand(slot, *ticket, now);
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    Hand(slots[i], *ticket, ticket->wants[i].role, now);
   }
   if (ticket->waited) {
     ++counters_.client_request_from_thread;
@@ -168,11 +184,15 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
   return true;
 }
 
-void PoolBook::Hand(Slot* slot, const Ticket& ticket, TimePoint now) {
+void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now) {
   Pool* pool = slot->pool;
   pool->Move(slot, SlotState::kLeased, now);
   slot->lease = next_lease_++;
   slot->session = ticket.session;
+  slot->role = role;
+  slot->recalled = false;
+  slot->warned = false;
+  Arm(slot);
   ++slot->leases;
   leases_[slot->lease] = slot;
   pool->ever_acquired = true;
@@ -184,6 +204,7 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, TimePoint now) {
   } else {
     ++pool->counters.hits;
     ++counters_.acquire_conn_from_hashtab;
+    counters_.acquire_conn_from_hashtab_and_set += ticket.sets ? 1 : 0;
   }
 }
 
@@ -192,7 +213,7 @@ Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
   std::list<Slot>& idle = pool->list(SlotState::kIdle);
   while (!idle.empty()) {
     Slot* slot = &idle.front();
-    if (now >= slot->expires_at) {
+    if (now >= EndOf(*slot)) {
       CloseSlot(slot, CloseReason::kLifetime, now);
     } else if (!actions_->LooksAlive(*slot)) {
       CloseSlot(slot, CloseReason::kError, now);
@@ -225,7 +246,7 @@ bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) 
 
 bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
   const Node& node = *pool.node;
-  if (pool.obsolete || node.total() >= LimitsOf(node).max_size) {
+  if (pool.obsolete || node.paused || node.total() >= LimitsOf(node).max_size) {
     return false;
   }
   const int connecting = node.count(SlotState::kConnecting);
@@ -248,7 +269,7 @@ void PoolBook::Open(Pool* pool, TimePoint now) {
 }
 
 void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
-  if (pool->queue.empty()) {
+  if (pool->queue.empty() || pool->node->paused) {
     return;
   }
   const Sizes sizes = pool->sizes();
@@ -269,18 +290,20 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   }
 }
 
-// Resets that should end before a new connection would be open. Once they take longer, a ticket
-// gets a connection of its own.
+// Resets and checks that should end before a new connection would be open. Once they take longer, a
+// ticket gets a connection of its own.
 int PoolBook::ComingBack(Pool* pool, TimePoint now) {
   constexpr Duration kShortest = std::chrono::milliseconds(5);
   constexpr Duration kLongest = std::chrono::seconds(1);
   const Duration patience = std::clamp(pool->node->connect_time, kShortest, kLongest);
   int count = 0;
-  for (const Slot& slot : pool->list(SlotState::kResetting)) {
-    if (now - slot.state_since >= patience) {
-      break;  // the front is the youngest
+  for (const SlotState state : {SlotState::kResetting, SlotState::kChecking}) {
+    for (const Slot& slot : pool->list(state)) {
+      if (now - slot.state_since >= patience) {
+        break;  // the front is the youngest
+      }
+      ++count;
     }
-    ++count;
   }
   if (count > 0) {
     sleepers_.emplace(now + patience, pool->id);
@@ -316,7 +339,7 @@ void PoolBook::BlockFill(Node* node, TimePoint now) {
 }
 
 void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
-  if (pool->queue.empty()) {
+  if (pool->queue.empty() || pool->node->paused) {
     return;
   }
   Node* node = pool->node;
@@ -339,8 +362,7 @@ void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
     return;
   }
   const int total = node->total();
-  if (pool->impatient > 0 && total >= LimitsOf(*node).max_size &&
-      node->count(SlotState::kLeased) == total) {
+  if (pool->impatient > 0 && total >= LimitsOf(*node).max_size && node->leased() == total) {
     for (auto ticket = pool->queue.begin(); ticket != pool->queue.end();) {
       Ticket* next = *ticket++;
       if (!next->patient) {
@@ -362,7 +384,7 @@ Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint no
       }
     }
   }
-  const int leased = node.count(SlotState::kLeased);
+  const int leased = node.leased();
   const int others = node.waiting - 1;
   char text[256];
   std::snprintf(text, sizeof(text),

@@ -16,11 +16,20 @@ Limits PoolBook::LimitsOf(const Node& node) const {
 void PoolBook::Apply(const Settings& settings, TimePoint now) {
   const bool lifetime_changed =
       settings.pool_session_max_lifetime != settings_.pool_session_max_lifetime;
+  const bool gap_changed =
+      settings.pool_session_context_check_gap != settings_.pool_session_context_check_gap;
+  const bool warmup_changed = settings.warmup_query != settings_.warmup_query;
   settings_ = settings;
   for (auto& [id, slot] : slots_) {
-    if (lifetime_changed && slot->state != SlotState::kConnecting) {
-      slot->expires_at =
-          slot->created_at + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
+    if ((lifetime_changed || gap_changed) && slot->state != SlotState::kConnecting) {
+      SetTimes(slot);
+    }
+    Arm(slot);
+  }
+  for (auto& [id, pool] : pools_) {
+    if (warmup_changed) {
+      pool->warmup_failed = false;
+      pool->warmup_blocked_until = TimePoint{};
     }
   }
   for (auto& [id, node] : nodes_) {
@@ -58,6 +67,10 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
   std::unique_ptr<Node>& node = nodes_[definition.id];
   if (node == nullptr) {
     node = std::make_unique<Node>();
+    node->paused = all_paused_ || paused_.contains(definition.id);
+    if (const auto found = survivors_.find(definition.id); found != survivors_.end()) {
+      node->survivors = found->second;
+    }
   } else if (node->definition.host != definition.host ||
              node->definition.hostaddr != definition.hostaddr ||
              node->definition.port != definition.port) {
@@ -109,7 +122,19 @@ void PoolBook::SetCatalog(std::vector<NodeDefinition> nodes,
     }
   }
   some_obsolete_ = true;
+  DoomUnfit();
   Rebind();
+}
+
+// A role may no longer hold what it was given before.
+void PoolBook::DoomUnfit() {
+  for (auto& [lease, slot] : leases_) {
+    const MappingEntry* entry = FindMapping(slot->pool->node->definition.id, slot->role);
+    if (entry == nullptr || entry->pool != slot->pool ||
+        (entry->definition.restricted && !slot->password_used)) {
+      Doom(slot, CloseReason::kObsolete);
+    }
+  }
 }
 
 // Nothing leads to the pool any more: what is idle closes, what is lent closes at release.
@@ -184,10 +209,8 @@ void PoolBook::Maintain(TimePoint now) {
     std::list<Slot>& idle = pool->list(SlotState::kIdle);
     int unused = 0;
     for (auto slot = idle.begin(); slot != idle.end();) {
-      Slot* next = &*slot++;
-      if (now >= next->expires_at) {
-        CloseSlot(next, CloseReason::kLifetime, now);
-      } else if (keepalive >= std::chrono::seconds(0) && now - next->idle_since >= keepalive) {
+      const Slot* next = &*slot++;
+      if (keepalive >= std::chrono::seconds(0) && now - next->idle_since >= keepalive) {
         ++unused;
       }
     }

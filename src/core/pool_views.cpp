@@ -78,8 +78,8 @@ std::vector<protocol::Row> NodeRows(const PoolBook& book, const WallClock& clock
                     hold_off.active() ? "down"
                     : node->known_up  ? "up"
                                       : "unknown",
-                    "f", LastError(hold_off), TimestampText(hold_off.failed_at(), clock),
-                    RetryAt(hold_off, clock),
+                    node->paused ? "t" : "f", LastError(hold_off),
+                    TimestampText(hold_off.failed_at(), clock), RetryAt(hold_off, clock),
                     node->ping_ms < 0 ? Value() : Value(std::to_string(node->ping_ms))});
   }
   return rows;
@@ -126,14 +126,17 @@ std::vector<protocol::Row> ConnectionRows(const PoolBook& book, PoolActions* ses
   for (const auto& [id, pool] : book.pools()) {
     for (int state = 0; state < kSlotStates; ++state) {
       for (const Slot& slot : pool->list(static_cast<SlotState>(state))) {
-        rows.push_back(
-            {std::to_string(slot.id), std::to_string(id), pool->node->definition.name,
-             pool->remote_user, SlotStateName(slot.state),
-             slot.remote_pid == 0 ? Value() : Value(std::to_string(slot.remote_pid)),
-             slot.session == 0 ? Value()
-                               : Value(std::to_string(sessions->SessionPid(slot.session))),
-             TimestampText(slot.created_at, clock), TimestampText(slot.state_since, clock),
-             std::to_string(slot.leases), Value(), Value(), std::to_string(slot.thread)});
+        rows.push_back({std::to_string(slot.id), std::to_string(id), pool->node->definition.name,
+                        pool->remote_user, SlotStateName(slot.state),
+                        slot.remote_pid == 0 ? Value() : Value(std::to_string(slot.remote_pid)),
+                        slot.session == 0
+                            ? Value()
+                            : Value(std::to_string(sessions->SessionPid(slot.session))),
+                        TimestampText(slot.created_at, clock),
+                        TimestampText(slot.state_since, clock), std::to_string(slot.leases),
+                        slot.memory_bytes ? Value(std::to_string(*slot.memory_bytes)) : Value(),
+                        slot.memory_bytes ? TimestampText(slot.checked_at, clock) : Value(),
+                        std::to_string(slot.thread)});
       }
     }
   }

@@ -32,8 +32,8 @@ auto FieldsOf(M& m) {
   } else if constexpr (std::is_same_v<T, Wanted>) {
     return std::tie(m.node, m.role);
   } else if constexpr (std::is_same_v<T, Acquire>) {
-    return std::tie(m.request, m.queue_timeout_ms, m.wanted);
-  } else if constexpr (kIsOneOf<T, Withdraw, Reload>) {
+    return std::tie(m.request, m.queue_timeout_ms, m.sets, m.wanted);
+  } else if constexpr (kIsOneOf<T, Withdraw, Reload, ResetStats, Confirm>) {
     return std::tie(m.request);
   } else if constexpr (std::is_same_v<T, Released>) {
     return std::tie(m.lease, m.kind, m.changed);
@@ -47,6 +47,15 @@ auto FieldsOf(M& m) {
     return std::tie(m.request, m.role, m.nodes);
   } else if constexpr (std::is_same_v<T, Clean>) {
     return std::tie(m.request, m.node, m.remote_user);
+  } else if constexpr (std::is_same_v<T, Pause>) {
+    return std::tie(m.request, m.node, m.paused);
+  } else if constexpr (std::is_same_v<T, Check>) {
+    return std::tie(m.request, m.nodes);
+  } else if constexpr (std::is_same_v<T, NodeDefinition>) {
+    return std::tie(m.id, m.name, m.host, m.hostaddr, m.port, m.max_pool_size, m.min_pool_size,
+                    m.min_free_size);
+  } else if constexpr (std::is_same_v<T, Recall>) {
+    return std::tie(m.leases);
   } else if constexpr (std::is_same_v<T, Attached>) {
     return std::tie(m.generation);
   } else if constexpr (std::is_same_v<T, GrantedLease>) {
@@ -69,6 +78,7 @@ class Writer {
  public:
   explicit Writer(std::string* out) : out_(*out), start_(out->size()) {}
 
+  void Put(bool value) { Put(static_cast<std::uint8_t>(value)); }
   void Put(std::integral auto value) {
     const auto bits = static_cast<std::make_unsigned_t<decltype(value)>>(value);
     for (std::size_t i = sizeof(value); i-- > 0;) {
@@ -135,6 +145,14 @@ class Reader {
     }
   }
 
+  void Get(bool& value) {
+    std::uint8_t byte = 0;
+    Get(byte);
+    if (byte > 1) {
+      Fail("truth value out of range");
+    }
+    value = byte == 1;
+  }
   template <std::integral T>
   void Get(T& value) {
     std::make_unsigned_t<T> bits = 0;

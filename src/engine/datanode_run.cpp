@@ -2,6 +2,7 @@
 // thread.
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <cassert>
 #include <utility>
 
@@ -29,13 +30,28 @@ void Datanode::Run(RunOrder order) {
   run_ = std::move(order);
   statement_ = 0;
   retried_ = false;
+  // As long as libpq's copy is behind, it cannot tell a change from what it missed.
+  for (const auto& [name, truth] : overrides_) {
+    if (std::find(run_.verify.begin(), run_.verify.end(), name) == run_.verify.end()) {
+      run_.verify.push_back(name);
+    }
+  }
   for (const std::string& name : run_.verify) {
     run_.statements.push_back("SELECT pg_catalog.current_setting('" + name + "')");
   }
+  if (!run_.measure.empty()) {
+    run_.statements.push_back(run_.measure);
+  }
+  measured_.reset();
   phase_ = Phase::kRunning;
   host_->SetDeadline(slot_, run_.deadline);
   SetEvents(kActiveEvents);
   NextStatement();
+}
+
+// Is the statement under way the last one, whose value is wanted?
+bool Datanode::Measuring() const {
+  return !run_.measure.empty() && statement_ + 1 == run_.statements.size();
 }
 
 void Datanode::NextStatement() {
@@ -66,6 +82,10 @@ void Datanode::ReadResults() {
       if (!statement_status_.ok()) {
         const bool late_cancel =
             was_cancelled_ && !retried_ && statement_status_.sqlstate() == sqlstate::kQueryCanceled;
+        if (Measuring() && !late_cancel && PQtransactionStatus(conn_) == PQTRANS_IDLE) {
+          FinishRun(Status::Ok());  // it may fail
+          return;
+        }
         if (!late_cancel) {
           FinishRun(std::move(statement_status_));
           return;
@@ -78,8 +98,13 @@ void Datanode::ReadResults() {
       return;
     }
     const ExecStatusType state = PQresultStatus(result);
-    const std::size_t first_verify = run_.statements.size() - run_.verify.size();
-    if (state == PGRES_TUPLES_OK && statement_ >= first_verify && PQntuples(result) == 1) {
+    const std::size_t first_verify =
+        run_.statements.size() - run_.verify.size() - (run_.measure.empty() ? 0 : 1);
+    if (state == PGRES_TUPLES_OK && Measuring()) {
+      if (PQntuples(result) == 1 && PQgetisnull(result, 0, 0) == 0) {
+        measured_ = PQgetvalue(result, 0, 0);
+      }
+    } else if (state == PGRES_TUPLES_OK && statement_ >= first_verify && PQntuples(result) == 1) {
       const std::string& name = run_.verify[statement_ - first_verify];
       std::erase_if(overrides_, [&](const auto& entry) { return entry.first == name; });
       overrides_.emplace_back(name, PQgetvalue(result, 0, 0));
@@ -105,6 +130,8 @@ void Datanode::FinishRun(Status status) {
   host_->SetDeadline(slot_, kNever);
   phase_ = Phase::kPassive;
   SetEvents(kPassiveEvents);
+  const PGTransactionStatusType state = PQtransactionStatus(conn_);
+  const bool in_transaction = state == PQTRANS_INTRANS || state == PQTRANS_INERROR;
   if (!status.ok() && PQtransactionStatus(conn_) != PQTRANS_IDLE) {
     status = Status(sqlstate::kConnectionLost, status.message());  // not fit to be lent
   }
@@ -113,7 +140,9 @@ void Datanode::FinishRun(Status status) {
                .kind = run_.kind,
                .status = std::move(status),
                .parameters = {},
-               .timed_out = std::exchange(timed_out_, false)};
+               .value = std::exchange(measured_, std::nullopt),
+               .timed_out = std::exchange(timed_out_, false),
+               .in_transaction = in_transaction};
   if (done.status.ok()) {
     done.parameters = ReportedParameters(conn_);
     for (auto& [name, value] : done.parameters) {
@@ -123,6 +152,10 @@ void Datanode::FinishRun(Status status) {
         }
       }
     }
+    std::erase_if(overrides_, [this](const auto& entry) {
+      const char* known = PQparameterStatus(conn_, entry.first.c_str());
+      return known != nullptr && entry.second == known;  // libpq hears of the next change again
+    });
   }
   host_->Report(std::move(done));
 }

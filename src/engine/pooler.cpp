@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <cerrno>
 
@@ -18,6 +19,7 @@ constexpr std::uint64_t kWakeupKey = kListenerKey - 1;
 constexpr std::size_t kHelperThreads = 64;  // started when needed; a silent node keeps two
 constexpr std::size_t kHelperThreadsPerKey = 2;
 constexpr Duration kAttachLimit = std::chrono::seconds(10);
+constexpr Duration kShortestInterval = std::chrono::milliseconds(100);  // stands for 0
 constexpr Duration kListenAgain = std::chrono::milliseconds(100);
 
 std::uint64_t Seed() {
@@ -29,7 +31,9 @@ std::uint64_t Seed() {
 }
 
 TimePoint After(TimePoint now, std::chrono::seconds interval) {
-  return interval < std::chrono::seconds(0) ? kNever : now + interval;
+  return interval < std::chrono::seconds(0)
+             ? kNever
+             : now + std::max<Duration>(interval, kShortestInterval);
 }
 
 }  // namespace
@@ -195,6 +199,7 @@ void Pooler::Impl::Serve(TimePoint now) {
     }
   }
   DropSilent(now);
+  ExpirePings(now);
   if (now >= listen_again_ && poller_.Add(config_.listener.get(), EPOLLIN, kListenerKey)) {
     listen_again_ = kNever;
   }
@@ -213,8 +218,9 @@ void Pooler::Impl::Serve(TimePoint now) {
 
 TimePoint Pooler::Impl::NextDeadline() const {
   const TimePoint attach = unattached_.empty() ? kNever : unattached_.front().first;
+  const TimePoint ping = pings_.empty() ? kNever : pings_.begin()->second.give_up_at;
   return std::min(
-      {book_.NextDeadline(), next_maintenance_, next_stat_line_, attach, listen_again_});
+      {book_.NextDeadline(), next_maintenance_, next_stat_line_, attach, ping, listen_again_});
 }
 
 void Pooler::Impl::Apply(const Settings& settings, TimePoint now) {
@@ -299,10 +305,16 @@ void Pooler::Impl::FlushSessions() {
   }
 }
 
-WallClock Pooler::Impl::Wall(TimePoint now) const {
-  const auto wall = std::chrono::system_clock::now().time_since_epoch();
-  return {.steady = now,
-          .unix_microseconds = std::chrono::duration_cast<std::chrono::microseconds>(wall).count()};
+// One point in time reads the same every time, unless the clock was set.
+WallClock Pooler::Impl::Wall(TimePoint now) {
+  constexpr Duration kClockWasSet = std::chrono::milliseconds(10);
+  const Duration wall =
+      std::chrono::duration_cast<Duration>(std::chrono::system_clock::now().time_since_epoch());
+  const Duration offset = wall - Now().time_since_epoch();
+  if (std::chrono::abs(offset - wall_offset_) > kClockWasSet) {
+    wall_offset_ = offset;
+  }
+  return {.steady = now, .unix_microseconds = (now.time_since_epoch() + wall_offset_).count()};
 }
 
 void Pooler::Impl::PrintStats() {
@@ -347,6 +359,19 @@ void Pooler::Apply(const Settings& settings, TimePoint now) { impl_->Apply(setti
 bool Pooler::Stop() { return impl_->Stop(); }
 int Pooler::fds_used() const { return impl_->FdsUsed(); }
 bool Pooler::NextLog(LogRecord* record) { return impl_->log_.Pop(record); }
+
+bool Pooler::NextLongLease(LongLease* lease) {
+  if (impl_->long_leases_.empty()) {
+    return false;
+  }
+  *lease = std::move(impl_->long_leases_.front());
+  impl_->long_leases_.pop_front();
+  return true;
+}
+
+void Pooler::SetSurvivors(const std::map<NodeId, int>& survivors) {
+  impl_->book_.SetSurvivors(survivors);
+}
 
 bool Pooler::NextAttach(AttachQuestion* question) {
   if (impl_->attach_questions_.empty()) {

@@ -39,7 +39,10 @@ class Pooler::Impl : public PoolActions {
   void Connect(Slot* slot) override;
   void Warm(Slot* slot) override;
   bool LooksAlive(const Slot& slot) override;
-  void Reset(Slot* slot, protocol::ReleaseKind kind) override;
+  void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) override;
+  void Measure(Slot* slot) override;
+  void Recall(const Slot& slot) override;
+  void LongLease(const Slot& slot, Duration held) override;
   void Close(Slot* slot) override;
   void Grant(const Ticket& ticket, std::span<Slot* const> slots) override;
   void Reject(const Ticket& ticket, const Status& status) override;
@@ -57,6 +60,7 @@ class Pooler::Impl : public PoolActions {
   std::vector<std::pair<SessionId, std::uint32_t>> reloads_;  // waiting for AnswerReload
   bool reload_asked_ = false;
   LogQueue log_;
+  std::deque<polarx::LongLease> long_leases_;
 
   void AnswerAttach(SessionId session, const Status& status, std::string_view role_name);
   void AnswerReload();
@@ -78,6 +82,7 @@ class Pooler::Impl : public PoolActions {
     std::size_t row = 0;
     NodeId node = 0;
     TimePoint sent_at{};
+    TimePoint give_up_at{};  // in ascending order
   };
 
   Session* FindSession(SessionId session);
@@ -110,17 +115,20 @@ class Pooler::Impl : public PoolActions {
 
   void PingNode(std::uint64_t job, std::size_t row, NodeId node, RoleId role, TimePoint now);
   void PingByStartup(std::uint64_t ping, NodeId node, TimePoint now);
+  void FinishSlotPing(const Slot& slot, const RunDone& done, TimePoint now);
+  void ExpirePings(TimePoint now);
   void FinishPing(std::uint64_t ping, const Status& status, double milliseconds, TimePoint now);
 
   void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
-             std::vector<std::string> verify = {});
+             std::vector<std::string> verify = {}, std::string measure = {});
+  void TakeMeasure(Slot* slot, const RunDone& done, TimePoint now);
   Worker* WorkerOf(const Slot& slot) {
     return workers_[static_cast<std::size_t>(slot.thread)].get();
   }
   void DropSilent(TimePoint now);
   void PrintStats();
   std::vector<protocol::Row> SessionRows(const WallClock& clock);
-  WallClock Wall(TimePoint now) const;
+  WallClock Wall(TimePoint now);
 
   // Outlives this object while a helper thread is stuck.
   struct Mailbox {
@@ -148,12 +156,14 @@ class Pooler::Impl : public PoolActions {
   std::map<std::uint64_t, PingJob> ping_jobs_;
   std::map<std::uint64_t, PingTarget> pings_;
   std::map<SlotId, std::uint64_t> slot_pings_;
+  std::set<SlotId> measured_;  // slots whose run under way ends with a measure
   std::uint64_t next_ping_ = 1;
 
   TimePoint listen_again_ = kNever;  // after descriptors had run out
   TimePoint next_maintenance_ = kNever;
   TimePoint next_stat_line_ = kNever;
   TimePoint stats_since_{};
+  Duration wall_offset_{};  // from the steady clock to the time of day
   RequestCounters printed_counters_;
 };
 

@@ -34,6 +34,23 @@ void Pooler::Impl::ServeRequest(Session* session, const protocol::Request& reque
             const int count = book_.Clean(clean.node, clean.remote_user, now);
             Send(session, protocol::Done{clean.request, count});
           },
+          [&](const protocol::Pause& pause) {
+            book_.Pause(pause.node, pause.paused, now);
+            Send(session, protocol::Done{pause.request, 0});
+          },
+          [&](const protocol::ResetStats& reset) {
+            book_.ResetStats();
+            printed_counters_ = {};
+            stats_since_ = now;
+            Send(session, protocol::Done{reset.request, 0});
+          },
+          [&](const protocol::Check& check) {
+            Send(session, protocol::Done{check.request, book_.Matches(check.nodes) ? 1 : 0});
+          },
+          // Recalls were sent when the catalog was taken in, before this turn's requests.
+          [&](const protocol::Confirm& confirm) {
+            Send(session, protocol::Done{confirm.request, 0});
+          },
           [&](const protocol::Reload& reload) {
             reloads_.emplace_back(session->id, reload.request);
             AnswerReload();
@@ -117,7 +134,7 @@ void Pooler::Impl::HandleAcquire(Session* session, const protocol::Acquire& acqu
   session->granted_request = 0;
   session->granted.clear();
   book_.Request(session->id, acquire.request, acquire.wanted,
-                std::chrono::milliseconds(acquire.queue_timeout_ms), now);
+                std::chrono::milliseconds(acquire.queue_timeout_ms), acquire.sets, now);
 }
 
 void Pooler::Impl::HandleWithdraw(Session* session, const protocol::Withdraw& withdraw,
@@ -187,6 +204,12 @@ void Pooler::Impl::Grant(const Ticket& ticket, std::span<Slot* const> slots) {
 void Pooler::Impl::Reject(const Ticket& ticket, const Status& status) {
   if (Session* session = FindSession(ticket.session); session != nullptr && !session->ended) {
     Send(session, protocol::Failed{ticket.request, status});
+  }
+}
+
+void Pooler::Impl::Recall(const Slot& slot) {
+  if (Session* session = FindSession(slot.session); session != nullptr && !session->ended) {
+    Send(session, protocol::Recall{{slot.lease}});
   }
 }
 

@@ -1,12 +1,11 @@
-// What the book-keeping orders of the worker threads, what comes back, and pings; on the main
-// thread.
-#include <libpq-fe.h>
+// What the book-keeping orders of the worker threads, what comes back; on the main thread.
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <stdexcept>
 
-#include "polarx_pooler/engine/connect_error.h"
+#include "polarx_pooler/engine/memory_check.h"
 #include "pooler_impl.h"
 
 namespace polarx {
@@ -40,12 +39,13 @@ void Pooler::Impl::Connect(Slot* slot) {
 }
 
 void Pooler::Impl::RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
-                         std::vector<std::string> verify) {
+                         std::vector<std::string> verify, std::string measure) {
   const std::chrono::seconds timeout = book_.settings().pooler_dn_set_timeout;
   WorkerOf(*slot)->Send(RunOrder{.slot = slot->id,
                                  .kind = kind,
                                  .statements = std::move(statements),
                                  .verify = std::move(verify),
+                                 .measure = std::move(measure),
                                  .deadline = Now() + timeout,
                                  .timeout = timeout});
 }
@@ -54,14 +54,49 @@ void Pooler::Impl::Warm(Slot* slot) {
   RunOn(slot, RunKind::kWarm, {book_.settings().warmup_query});
 }
 
-void Pooler::Impl::Reset(Slot* slot, protocol::ReleaseKind kind) {
+void Pooler::Impl::Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) {
   std::vector<std::string> statements;
   if (kind == protocol::ReleaseKind::kInTransaction) {
     statements.emplace_back("ROLLBACK");
   }
   statements.push_back(book_.settings().reset_query);
-  RunOn(slot, RunKind::kReset, std::move(statements), std::move(verify_));
+  if (measure) {
+    measured_.insert(slot->id);
+  }
+  RunOn(slot, RunKind::kReset, std::move(statements), std::move(verify_),
+        measure ? MeasureStatement(slot->pool->memory_source) : "");
   verify_.clear();
+}
+
+void Pooler::Impl::Measure(Slot* slot) {
+  measured_.insert(slot->id);
+  RunOn(slot, RunKind::kMemory, {}, {}, MeasureStatement(slot->pool->memory_source));
+}
+
+// A run that was to end with a measure has ended well.
+void Pooler::Impl::TakeMeasure(Slot* slot, const RunDone& done, TimePoint now) {
+  Pool* pool = slot->pool;
+  if (AsksForSource(pool->memory_source)) {
+    pool->memory_source = MemorySourceOf(done.value.value_or(""));
+    if (!AsksForSource(pool->memory_source)) {
+      Measure(slot);
+      return;
+    }
+    book_.OnMeasured(slot, std::nullopt, now);
+  } else if (!done.value.has_value()) {
+    pool->memory_source = MemorySource::kUnknown;  // a right or the extension is gone
+    book_.OnMeasured(slot, std::nullopt, now);
+  } else {
+    book_.OnMeasured(slot, std::strtoll(done.value->c_str(), nullptr, 10), now);
+  }
+}
+
+void Pooler::Impl::LongLease(const Slot& slot, Duration held) {
+  long_leases_.push_back({.node = slot.pool->node->definition.name,
+                          .remote_user = slot.pool->remote_user,
+                          .session_pid = SessionPid(slot.session),
+                          .remote_pid = slot.remote_pid,
+                          .seconds = std::chrono::duration<double>(held).count()});
 }
 
 void Pooler::Impl::Close(Slot* slot) {
@@ -120,34 +155,23 @@ void Pooler::Impl::On(RunDone& done, TimePoint now) {
     return;
   }
   if (done.kind == RunKind::kPing) {
-    const auto ping = slot_pings_.find(slot->id);
-    if (ping != slot_pings_.end()) {
-      const std::uint64_t id = ping->second;
-      slot_pings_.erase(ping);
-      const double milliseconds =
-          std::chrono::duration<double, std::milli>(now - pings_.at(id).sent_at).count();
-      if (done.status.ok()) {
-        FinishPing(id, done.status, milliseconds, now);
-      } else if (done.timed_out) {
-        FinishPing(id,
-                   Status(sqlstate::kConnectionLost, "no answer from datanode \"" +
-                                                         slot->pool->node->definition.name +
-                                                         "\": " + done.status.message()),
-                   milliseconds, now);
-      } else {
-        PingByStartup(id, pings_.at(id).node, now);  // that connection is at fault, maybe no more
-      }
-    }
+    FinishSlotPing(*slot, done, now);
   }
+  const bool measured = measured_.erase(slot->id) > 0;
   if (slot->state != SlotState::kWarming && slot->state != SlotState::kResetting &&
       slot->state != SlotState::kChecking) {
     return;
   }
   if (done.status.ok()) {
     slot->parameters = std::move(done.parameters);
-    book_.OnReady(slot, now);
-  } else if (done.kind == RunKind::kWarm && done.status.sqlstate() != sqlstate::kConnectionLost) {
-    book_.OnReady(slot, now);  // the statement is at fault, not the connection
+    if (measured) {
+      TakeMeasure(slot, done, now);
+    } else {
+      book_.OnReady(slot, now);
+    }
+  } else if (done.kind == RunKind::kWarm) {
+    const bool lost = done.status.sqlstate() == sqlstate::kConnectionLost && !done.in_transaction;
+    book_.OnWarmupFailed(slot, done.status.message(), lost, now);
   } else {
     book_.OnBroken(
         slot,
@@ -170,103 +194,6 @@ void Pooler::Impl::On(Closed& done, TimePoint) {
 
 void Pooler::Impl::On(Pinged& done, TimePoint now) {
   FinishPing(done.ping, done.status, done.milliseconds, now);
-}
-
-// --- pings --------------------------------------------------------------------------------------
-
-void Pooler::Impl::HandlePing(Session* session, const protocol::Ping& ping, TimePoint now) {
-  const std::uint64_t job = next_ping_++;
-  PingJob& entry = ping_jobs_[job];
-  entry.session = session->id;
-  entry.request = ping.request;
-  entry.open = ping.nodes.size();
-  entry.rows.resize(ping.nodes.size());
-  if (ping.nodes.empty()) {
-    Send(session, protocol::Rows{ping.request, {}});
-    ping_jobs_.erase(job);
-    return;
-  }
-  for (std::size_t row = 0; row < ping.nodes.size(); ++row) {
-    PingNode(job, row, ping.nodes[row], ping.role, now);
-  }
-}
-
-// On an idle slot of the role's pool, else by a startup without credentials on a helper thread.
-void Pooler::Impl::PingNode(std::uint64_t job, std::size_t row, NodeId id, RoleId role,
-                            TimePoint now) {
-  const std::uint64_t ping = next_ping_++;
-  pings_[ping] = {.job = job, .row = row, .node = id, .sent_at = now};
-  const MappingEntry* entry = book_.FindMapping(id, role);
-  if (entry != nullptr && entry->pool != nullptr) {
-    if (Slot* slot = book_.TakeForPing(entry->pool, now); slot != nullptr) {
-      slot_pings_[slot->id] = ping;
-      RunOn(slot, RunKind::kPing, {""});
-      return;
-    }
-  }
-  PingByStartup(ping, id, now);
-}
-
-void Pooler::Impl::PingByStartup(std::uint64_t ping, NodeId id, TimePoint now) {
-  const Node* node = book_.FindNode(id);
-  if (node == nullptr) {
-    FinishPing(ping, Status(sqlstate::kUndefinedObject, "datanode is not known to the pooler"), 0,
-               now);
-    return;
-  }
-  const NodeDefinition& definition = node->definition;
-  const std::string& host = definition.hostaddr.empty() ? definition.host : definition.hostaddr;
-  const std::string key = host + ":" + std::to_string(definition.port);
-  helpers_.Run(
-      "ping " + key, [mailbox = mailbox_, ping, name = definition.name, host = host,
-                      port = std::to_string(definition.port),
-                      limit = std::to_string(book_.settings().pooler_connect_timeout.count())] {
-        const char* keywords[] = {"host",    "port",       "user",
-                                  "dbname",  "passfile",   "connect_timeout",
-                                  "sslmode", "gssencmode", nullptr};
-        const char* values[] = {host.c_str(),    port.c_str(),     "polarx_pooler",
-                                "polarx_pooler", "/dev/null/none", limit.c_str(),
-                                "disable",       "disable",        nullptr};
-        const TimePoint begin = Now();
-        const PGPing answer = PQpingParams(keywords, values, 0);
-        Status status;
-        if (answer == PQPING_REJECT) {
-          status = Status(sqlstate::kCannotConnectNow,
-                          "datanode \"" + name + "\" is up but accepts no connections now");
-        } else if (answer != PQPING_OK) {
-          PGconn* conn = PQconnectdbParams(keywords, values, 0);  // says why
-          status = ConnectErrorStatus(name, PQerrorMessage(conn));
-          PQfinish(conn);
-        }
-        const double milliseconds =
-            std::chrono::duration<double, std::milli>(Now() - begin).count();
-        mailbox->completions.Send(Pinged{ping, status, milliseconds});
-      });
-}
-
-void Pooler::Impl::FinishPing(std::uint64_t ping, const Status& status, double milliseconds,
-                              TimePoint now) {
-  const auto found = pings_.find(ping);
-  if (found == pings_.end()) {
-    return;
-  }
-  const PingTarget target = found->second;
-  pings_.erase(found);
-  book_.OnPing(target.node, status.ok(), milliseconds, status, now);
-  PingJob& job = ping_jobs_.at(target.job);
-  const Node* node = book_.FindNode(target.node);
-  job.rows[target.row] = {
-      node != nullptr ? std::optional<std::string>(node->definition.name) : std::nullopt,
-      status.ok() ? "t" : "f",
-      status.ok() ? std::optional<std::string>(std::to_string(milliseconds)) : std::nullopt,
-      status.ok() ? std::nullopt : std::optional<std::string>(status.message())};
-  if (--job.open > 0) {
-    return;
-  }
-  if (Session* session = FindSession(job.session); session != nullptr && !session->ended) {
-    Send(session, protocol::Rows{job.request, std::move(job.rows)});
-  }
-  ping_jobs_.erase(target.job);
 }
 
 }  // namespace polarx

@@ -79,9 +79,9 @@ class Loop : public DatanodeHost {
   }
 
   void Run() {
-    while (!stopped_) {
+    while (!stopping_ || (!connections_.empty() && Now() < stop_at_)) {
       const TimePoint next = deadlines_.empty() ? kNever : deadlines_.begin()->first;
-      for (const epoll_event& event : poller_.Wait(next)) {
+      for (const epoll_event& event : poller_.Wait(std::min(next, stop_at_))) {
         if (event.data.u64 == kInboxKey) {
           ReadInbox();
         } else if (Datanode* datanode = Find(event.data.u64); datanode != nullptr) {
@@ -133,6 +133,7 @@ class Loop : public DatanodeHost {
 
  private:
   static constexpr std::uint64_t kInboxKey = 0;  // slots count from 1
+  static constexpr Duration kStopLimit = std::chrono::milliseconds(500);
 
   struct Connection {
     std::unique_ptr<Datanode> datanode;
@@ -195,12 +196,36 @@ class Loop : public DatanodeHost {
     }
   }
   void Obey(StopOrder& order) {
+    if (stopping_) {
+      return;
+    }
     for (SlotId slot : order.lent) {
       if (Datanode* datanode = Find(slot); datanode != nullptr) {
         datanode->Abandon();
+        Drop(slot);
       }
     }
-    stopped_ = true;
+    std::vector<SlotId> rest;
+    for (const auto& [slot, connection] : connections_) {
+      rest.push_back(slot);
+    }
+    // The next pooler worker counts on it that these connections are gone.
+    stopping_ = true;
+    stop_at_ = Now() + kStopLimit;
+    for (SlotId slot : rest) {
+      Datanode* datanode = Find(slot);
+      if (datanode->open()) {
+        datanode->Close({.slot = slot, .cancel = false, .deadline = stop_at_});
+        Forget(slot);
+      } else if (!datanode->closing()) {
+        Drop(slot);
+      }
+    }
+  }
+
+  void Drop(SlotId slot) {
+    SetDeadline(slot, kNever);
+    connections_.erase(slot);
   }
 
   void Expire() {
@@ -221,7 +246,8 @@ class Loop : public DatanodeHost {
   Poller poller_;
   std::set<std::pair<TimePoint, SlotId>> deadlines_;
   std::unordered_map<SlotId, Connection> connections_;
-  bool stopped_ = false;
+  bool stopping_ = false;
+  TimePoint stop_at_ = kNever;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <libpq-fe.h>
 
 #include "lease_use.h"
+#include "session_parameters_replay.h"
 #include "statement_arguments.h"
 #include "transaction.h"
 #include "prelude.h"
@@ -38,6 +39,7 @@ void GiveBack(const Autocommit* work) {
 }
 
 void SendAndFinish(const Autocommit* work, const StatementText* text) {
+  ReplayParameters(work->leases, work->count, true);
   for (int i = 0; i < work->count; ++i) {
     (void)LeaseTakeUp(work->leases[i], false);
     RemoteStart(&work->runs[i], work->leases[i], 0, text);
@@ -46,13 +48,14 @@ void SendAndFinish(const Autocommit* work, const StatementText* text) {
 }
 
 RemoteRun* RunAutocommit(const NodeRef* nodes, int count, const StatementText* text) {
+  PreventCommandIfReadOnly("an autocommit statement on a datanode");
   RefuseOpenWork(nodes, count);
   Autocommit work;
   work.count = count;
   work.leases = static_cast<PolarxLease**>(palloc0(sizeof(PolarxLease*) * count));
   work.runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * count));
   if (count > 0) {
-    ClientAcquire(nodes, count, work.leases);
+    ClientAcquire(nodes, count, SessionParametersAny(true), work.leases);
   }
   for (int i = 0; i < count; ++i) {
     work.leases[i]->autocommit = true;

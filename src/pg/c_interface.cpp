@@ -12,7 +12,8 @@
 #include "polarx_pooler.h"
 #pragma GCC visibility pop
 
-#include "client.h"
+#include "lease_use.h"
+#include "session_parameters_replay.h"
 #include "prelude.h"
 
 namespace polarx {
@@ -102,6 +103,28 @@ void CheckDifferent(const NodeRef* nodes, int count) {
   pfree(sorted);
 }
 
+// The borrower gets the connections as libpq makes them: blocking, with libpq's own notices.
+void SetParameters(PolarxLease** leases, int count) {
+  const PQnoticeReceiver receiver = PQsetNoticeReceiver(leases[0]->conn, nullptr, nullptr);
+  PG_TRY();
+  {
+    ReplayParameters(leases, count, false);
+  }
+  PG_CATCH();
+  {
+    ReplayStop(leases, count);
+    for (int i = 0; i < count; ++i) {
+      LeaseGiveBack(leases[i], false);
+    }
+    PG_RE_THROW();
+  }
+  PG_END_TRY();
+  for (int i = 0; i < count; ++i) {
+    (void)PQsetNoticeReceiver(leases[i]->conn, receiver, nullptr);
+    (void)PQsetnonblocking(leases[i]->conn, 0);
+  }
+}
+
 }  // namespace
 }  // namespace polarx
 
@@ -113,11 +136,15 @@ void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** le
     polarx::ClientResolveNode(nodes[i], &refs[i]);
   }
   polarx::CheckDifferent(refs, count);
-  polarx::ClientAcquire(refs, count, leases);
+  const bool sets = polarx::SessionParametersAny(false);
+  polarx::ClientAcquire(refs, count, sets, leases);
   for (int i = 0; i < count; ++i) {
     leases[i]->borrowed = true;
   }
   pfree(refs);
+  if (sets) {
+    polarx::SetParameters(leases, count);
+  }
 }
 
 pg_conn* polarx_pooler_connection(PolarxLease* lease) { return lease->conn; }

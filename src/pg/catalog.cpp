@@ -69,7 +69,7 @@ RawServer* AddServer(RawCatalog* catalog, Oid id, const char* name, RawOptions o
   auto* server = static_cast<RawServer*>(palloc0(sizeof(RawServer)));
   server->id = id;
   server->name = pstrdup(name);
-  server->usable = true;
+  server->usable = server->member = true;
   server->options = options;
   catalog->servers = lappend(catalog->servers, server);
   return server;
@@ -138,8 +138,10 @@ void Answer(RawCatalog* catalog, RawQuestion question) {
   if (FindServer(catalog, question.server) == nullptr) {
     const ForeignServer* server = GetForeignServerExtended(question.server, FSV_MISSING_OK);
     if (server != nullptr) {
-      AddServer(catalog, server->serverid, server->servername, CopyOptions(server->options))
-          ->usable = IsUsableWrapper(server->fdwid);
+      RawServer* added = AddServer(catalog, server->serverid, server->servername,
+                                   CopyOptions(server->options));
+      added->usable = IsUsableWrapper(server->fdwid);
+      added->member = server->fdwid == get_foreign_data_wrapper_oid(kWrapperName, true);
     }
   }
   RawMapping* mapping = AddMapping(catalog, question.server, question.role);
@@ -205,6 +207,12 @@ RawCatalog* CatalogReadOne(MemoryContext context, RawQuestion question) {
   Answer(catalog, question);
   PopActiveSnapshot();
   CommitTransactionCommand();
+  return catalog;
+}
+
+RawCatalog* CatalogReadServers() {
+  auto* catalog = static_cast<RawCatalog*>(palloc0(sizeof(RawCatalog)));
+  ReadServers(catalog, get_foreign_data_wrapper_oid(kWrapperName, false));
   return catalog;
 }
 

@@ -1,6 +1,6 @@
 // What the catalog of this database says about nodes and user mappings; on the main thread of the
-// pooler worker. Reading is the server's world and may ereport, building the values is C++ and does
-// not: in between stand the plain structs below.
+// pooler worker, in a backend only where that is said. Reading is the server's world and may
+// ereport, building the values is C++ and does not: in between stand the plain structs below.
 #pragma once
 
 #include <vector>
@@ -29,6 +29,7 @@ struct RawServer {
   Oid id;
   const char* name;
   bool usable;  // its wrapper is one whose servers are nodes
+  bool member;  // its wrapper is polarx_pooler
   RawOptions options;
 };
 
@@ -64,6 +65,9 @@ bool CatalogInstalled();
 RawCatalog* CatalogRead(MemoryContext context, const RawQuestion* asked, int count);
 // The answer to one question alone, exactly one mapping; otherwise the same.
 RawCatalog* CatalogReadOne(MemoryContext context, RawQuestion question);
+// The servers of the wrapper alone, as the transaction that is under way sees them; palloc'd in the
+// current context. For backends.
+RawCatalog* CatalogReadServers();
 
 // Builds the engine's values. No ereport; throws where memory is used up.
 std::vector<NodeDefinition> BuildNodes(const RawCatalog& catalog);

@@ -59,6 +59,7 @@ NodeDefinition BuildNode(const RawServer& server) {
   node.max_pool_size = FindNumber(server.options, "max_pool_size", -1);
   node.min_pool_size = FindNumber(server.options, "min_pool_size", -1);
   node.min_free_size = FindNumber(server.options, "min_free_size", -1);
+  node.member = server.member;
   return node;
 }
 

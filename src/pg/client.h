@@ -12,10 +12,15 @@ struct pg_result;
 
 #include "prelude.h"
 
+namespace polarx {
+struct AppliedParameter;
+}
+
 // The opaque type of the C interface. All leases of this backend are in one list.
 struct PolarxLease {
   uint64 id;             // in the pooler
   uint64 attachment;     // number of this backend's attachment that it came by
+  uint64 counted;        // generation that it is counted for in lease_count.h; 0: not counted
   Oid node;              // foreign server
   Oid role;              // who acquired it
   char node_name[NAMEDATALEN];
@@ -27,14 +32,20 @@ struct PolarxLease {
                          // is sent next, so nothing but a release should follow
   bool borrowed;         // through the C interface: the owner of the lease runs its transactions
   bool autocommit;       // of one statement outside the local transaction
+  bool recalled;         // the pooler wants it back, at the end of the transaction at the latest
+  bool setting;          // the session's parameters are being set on it
   // State of the remote transaction; the transaction's own files use it alone.
   int begin_level;       // local nest level that it belongs to: rolled back there, it ends; 0: none
   int remote_level;      // level it has reached, by savepoints s<begin_level + 1>, …; 0: none
   int release_level;     // savepoint to be released in front of the next statement; 0: none
+  int read_only_level;   // level since which it is READ ONLY; 0: it is not
   int unread_batches;    // sent without awaiting; their results come before the next statement's
   bool busy;             // a statement has been sent whose results are not all read
   bool broken;           // lost or out of sync: to be closed
   pg_result* result;     // being read; cleared by whoever takes the lease next
+  // What it was given of the session's parameters; session_parameters_replay.cpp uses them alone.
+  uint64 parameters_version;
+  polarx::AppliedParameter* applied_parameters;
   void* lent_parameters; // protocol::Parameters as lent, owned by client_leases.cpp
   PolarxLease* next;
 };
@@ -62,8 +73,9 @@ NodeRef* ClientAllNodes(int* count);
 // 22023 unless one request may name that many nodes.
 void ClientCheckCount(int count);
 // Acquires a connection to each node for the current role, all or none; interruptible. The leases
-// are linked into the backend's list, in the order of `nodes`.
-void ClientAcquire(const NodeRef* nodes, int count, PolarxLease** leases);
+// are linked into the backend's list, in the order of `nodes`. `sets`: the session's parameters
+// will be set on them, which the pooler counts.
+void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** leases);
 
 // Gives a lease back and frees it. No ereport: safe in abort and exit callbacks.
 void ClientRelease(PolarxLease* lease, protocol::ReleaseKind kind) noexcept;
@@ -80,6 +92,13 @@ PolarxLease* ClientLeases();  // head of the list, oldest first
 // but ClientRelease only closes it.
 bool ClientLeaseCurrent(const PolarxLease* lease);
 
+// Takes in what the pooler has sent unasked, without waiting: marks the leases that it recalls.
+// Replies to requests that were given up are dropped. No ereport.
+void ClientLook() noexcept;
+// Asks the pooler, interruptibly, which leases the changes of the catalog that this backend has
+// heard of take away: those are marked as recalled, the others stand as if acquired now.
+void ClientConfirm();
+
 // Requests that the pooler answers by rows, put into `result` (InitMaterializedSRF has been called)
 // through the text input functions of its columns, or by a number. Interruptible; they attach
 // first.
@@ -87,6 +106,13 @@ void ClientShow(protocol::View view, ReturnSetInfo* result);
 void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result);
 int64 ClientClean(Oid node, const char* remote_user);  // InvalidOid, NULL: all
 void ClientReload();
+void ClientPause(Oid node, bool paused);  // InvalidOid: all; not `paused`: resumes
+void ClientResetStats();
+// Are the nodes that the pooler knows those of the catalog, as this transaction sees it?
+bool ClientCheckNodes();
+// Process ids of the sessions that hold leases on the node of that name (NULL: on any), each once,
+// this one left out; palloc'd, *count of them.
+int* ClientHolders(const char* node_name, int* count);
 
 // Waits until the socket is ready for `events` (WL_SOCKET_READABLE, WL_SOCKET_WRITEABLE), handling
 // interrupts; `timeout_ms` -1: no limit; `interruptible` false: no ereport, interrupts and latch

@@ -13,6 +13,7 @@
 
 #include "client_state.h"
 #include "guc.h"
+#include "lease_count.h"
 #include "prelude.h"
 
 namespace polarx {
@@ -24,7 +25,7 @@ using protocol::ReleaseKind;
 // How often an acquire follows a pooler worker that ends while the request waits.
 constexpr int kMostAttempts = 3;
 
-int LeaseCount() {
+int HeldLeases() {
   int count = 0;
   for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     ++count;
@@ -53,7 +54,7 @@ void Prepare(const NodeRef* nodes, int count, PolarxLease** prepared) {
                errmsg("out of file descriptors for connections to datanodes"),
                errdetail("This session holds %d leases and asks for %d more; they may take a third "
                          "of max_files_per_process (%d).",
-                         LeaseCount(), count, max_files_per_process),
+                         HeldLeases(), count, max_files_per_process),
                errhint("Increase max_files_per_process.")));
     }
     lease->node = nodes[i].id;
@@ -71,11 +72,12 @@ void FreeAll(PolarxLease** prepared, int count) noexcept {
   }
 }
 
-bool SendAcquire(uint32 request, PolarxLease* const* wanted, int count) noexcept {
+bool SendAcquire(uint32 request, bool sets, PolarxLease* const* wanted, int count) noexcept {
   try {
     protocol::Acquire acquire;
     acquire.request = request;
     acquire.queue_timeout_ms = static_cast<std::uint32_t>(parameters.queue_timeout);
+    acquire.sets = sets;
     for (int i = 0; i < count; ++i) {
       acquire.wanted.push_back({.node = wanted[i]->node, .role = wanted[i]->role});
     }
@@ -94,13 +96,25 @@ void Withdraw() noexcept {
   }
 }
 
+// Before they are asked for: a worker that ends while it grants them leaves them to its successor.
+void Count(PolarxLease* const* wanted, int count, uint64 generation) noexcept {
+  for (int i = 0; i < count; ++i) {
+    PolarxLease* lease = wanted[i];
+    if (lease->counted != 0) {
+      LeaseCountDrop(lease->node, lease->counted);
+    }
+    lease->counted = LeaseCountAdd(lease->node, generation) ? generation : 0;
+  }
+}
+
 // The reply is a Granted afterwards, in the attachment.
-void RequestLeases(PolarxLease* const* wanted, int count) {
+void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
   ErrorText error;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
-    (void)ClientAttach();
+    const Attachment* attachment = ClientAttach();
+    Count(wanted, count, attachment->generation);
     const uint32 request = ClientNextRequest();
-    if (!SendAcquire(request, wanted, count)) {
+    if (!SendAcquire(request, sets, wanted, count)) {
       continue;
     }
     switch (ClientAwait(request, kNever, &error)) {
@@ -173,12 +187,12 @@ void ClientCheckCount(int count) {
   }
 }
 
-void ClientAcquire(const NodeRef* nodes, int count, PolarxLease** acquired) {
+void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
   ClientCheckCount(count);
   Prepare(nodes, count, acquired);
   PG_TRY();
   {
-    RequestLeases(acquired, count);
+    RequestLeases(sets, acquired, count);
   }
   PG_CATCH();
   {

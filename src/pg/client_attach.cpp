@@ -83,6 +83,7 @@ bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) n
     attachment = new Attachment;
     attachment->channel = std::move(*channel.value());
     attachment->number = ++attachments;
+    attachment->generation = entry->generation;
     ReserveExternalFD();
     const protocol::Attach attach{.version = protocol::kVersion, .generation = entry->generation};
     if (const Status sent = attachment->channel.Send(attach); !sent.ok()) {
@@ -136,27 +137,16 @@ bool TryAttach(const WorkerEntry* entry, TimePoint deadline, ErrorText* error) {
   return false;
 }
 
-// Drops what has come unasked. False: the pooler is gone.
-bool DropOldReplies() noexcept {
-  try {
-    for (;;) {
-      const Result<std::optional<ClientReply>> reply = attachment->channel.Receive();
-      if (!reply.ok() || !reply.value().has_value()) {
-        return reply.ok();
-      }
-    }
-  } catch (...) {
-    return false;
-  }
-}
-
 }  // namespace
 
 Attachment* ClientAttachment() noexcept { return attachment; }
 
 Attachment* ClientAttach() {
   RegistryRequire();
-  if (attachment != nullptr && attachment->confirmed && DropOldReplies()) {
+  if (attachment != nullptr && attachment->confirmed) {
+    ClientLook();
+  }
+  if (attachment != nullptr && attachment->confirmed) {
     attachment->pending = 0;
     return attachment;
   }

@@ -4,12 +4,16 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
 #include "polarx_pooler/engine/adopt.h"
 
 #include "client_state.h"
+#include "lease_count.h"
+#include "session_parameters_replay.h"
 #include "prelude.h"
 
 namespace polarx {
@@ -17,6 +21,9 @@ namespace {
 
 using protocol::Parameters;
 using protocol::ReleaseKind;
+
+// Of a connection that no pooler worker takes back.
+constexpr int kCloseLimitMs = 1000;
 
 PolarxLease* leases = nullptr;
 
@@ -95,6 +102,24 @@ bool KeepChanges(const PolarxLease* lease, Parameters* changed) noexcept {
   }
 }
 
+// Waits, at most kCloseLimitMs and not interruptibly, until the datanode has closed its end: then
+// the connection does not count there any more.
+void AwaitClosed(int socket) noexcept {
+  const TimePoint deadline = Now() + std::chrono::milliseconds(kCloseLimitMs);
+  (void)::shutdown(socket, SHUT_WR);
+  char dropped[4096];
+  while (Now() < deadline) {
+    const ssize_t got = ::recv(socket, dropped, sizeof(dropped), MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+      break;
+    }
+    if (got < 0) {
+      (void)ClientWaitSocket(socket, WL_SOCKET_READABLE, MillisecondsUntil(deadline), false);
+    }
+  }
+  (void)::shutdown(socket, SHUT_RDWR);
+}
+
 void SendRelease(uint64 id, ReleaseKind kind, Parameters changed) noexcept {
   try {
     protocol::Release release;
@@ -118,6 +143,10 @@ void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
 
 void LeaseFree(PolarxLease* lease) noexcept {
   delete static_cast<Parameters*>(lease->lent_parameters);
+  ReplayForget(lease);
+  if (lease->counted != 0) {
+    LeaseCountDrop(lease->node, lease->counted);
+  }
   ReleaseExternalFD();
   pfree(lease);
 }
@@ -142,6 +171,7 @@ void ClientPrepareExit() {
 }
 
 void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
+  ClientLook();  // is the pooler worker still there?
   Unlink(lease);
   const bool current = ClientLeaseCurrent(lease);
   Parameters changed;
@@ -151,7 +181,7 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
       kind = ReleaseKind::kClose;
     }
     if (!current) {
-      (void)::shutdown(PQsocket(conn), SHUT_RDWR);
+      AwaitClosed(PQsocket(conn));
     }
     DetachConnection(conn);
   } else {
@@ -169,6 +199,32 @@ void ClientCancel(PolarxLease* lease) noexcept {
   lease->cancelled = true;
   if (ClientLeaseCurrent(lease)) {
     (void)ClientSend(protocol::Cancel{.lease = lease->id});
+  }
+}
+
+void ClientConfirm() {
+  // What this backend hears of while it waits is not answered.
+  const uint64 epoch = ClientCatalogEpoch();
+  const uint32 request = ClientNextRequest();
+  const Attachment* attachment = ClientAttachment();
+  if (attachment == nullptr || !attachment->confirmed) {
+    return;  // then no lease is current, and none will be kept
+  }
+  if (!ClientSend(protocol::Confirm{.request = request})) {
+    return;
+  }
+  ErrorText error;
+  switch (ClientAwait(request, kNever, &error)) {
+    case Awaited::kReply:
+      break;
+    case Awaited::kFailed:
+      ThrowError(&error);
+    case Awaited::kGone:
+    case Awaited::kTimeout:
+      return;
+  }
+  for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    lease->catalog_epoch = epoch;
   }
 }
 

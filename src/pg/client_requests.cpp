@@ -1,4 +1,6 @@
 // Requests that the pooler worker answers by rows or by a number; in a backend, on its only thread.
+#include <algorithm>
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <utility>
@@ -7,6 +9,7 @@
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
 
+#include "catalog.h"
 #include "client_state.h"
 #include "prelude.h"
 
@@ -48,12 +51,17 @@ char* TextOf(std::optional<std::string>& value) noexcept {
   return value.has_value() ? value->data() : nullptr;
 }
 
-// Puts the rows of the reply into `result`; they stay on the heap if an input function errs.
-void StoreRows(ReturnSetInfo* result) {
+protocol::Rows* RowsReplied() {
   auto* rows = std::get_if<protocol::Rows>(&ClientAttachment()->reply.reply);
   if (rows == nullptr) {
     ThrowUnexpected();
   }
+  return rows;
+}
+
+// Puts the rows of the reply into `result`; they stay on the heap if an input function errs.
+void StoreRows(ReturnSetInfo* result) {
+  protocol::Rows* rows = RowsReplied();
   AttInMetadata* columns = TupleDescGetAttInMetadata(result->setDesc);
   const int width = result->setDesc->natts;
   char** values = static_cast<char**>(palloc(sizeof(char*) * width));
@@ -69,6 +77,21 @@ void StoreRows(ReturnSetInfo* result) {
     heap_freetuple(tuple);
   }
   rows->rows.clear();
+}
+
+// The session of a row of the view connections if it holds a lease on the node (NULL: any), or 0.
+int HolderOf(protocol::Row& row, const char* node_name) {
+  constexpr size_t kNode = 2;
+  constexpr size_t kSessionPid = 6;
+  if (row.size() <= kSessionPid) {
+    ThrowUnexpected();
+  }
+  const char* node = TextOf(row[kNode]);
+  const char* pid = TextOf(row[kSessionPid]);
+  if (node == nullptr || pid == nullptr || (node_name != nullptr && strcmp(node, node_name) != 0)) {
+    return 0;
+  }
+  return std::atoi(pid);
 }
 
 int64 NumberReplied() {
@@ -118,6 +141,58 @@ void ClientReload() {
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] { return protocol::Reload{.request = request}; }));
   (void)NumberReplied();
+}
+
+void ClientPause(Oid node, bool paused) {
+  (void)ClientAttach();
+  const uint32 request = ClientNextRequest();
+  Await(request, Send([=] {
+    return protocol::Pause{.request = request, .node = node, .paused = paused};
+  }));
+  (void)NumberReplied();
+}
+
+void ClientResetStats() {
+  (void)ClientAttach();
+  const uint32 request = ClientNextRequest();
+  Await(request, Send([=] { return protocol::ResetStats{.request = request}; }));
+  (void)NumberReplied();
+}
+
+bool ClientCheckNodes() {
+  // What is committed between reading and answering makes a difference that the second look clears.
+  for (int look = 0; look < 2; ++look) {
+    (void)ClientAttach();
+    AcceptInvalidationMessages();
+    const RawCatalog* catalog = CatalogReadServers();
+    const uint32 request = ClientNextRequest();
+    Await(request, Send([=] {
+      return protocol::Check{.request = request, .nodes = BuildNodes(*catalog)};
+    }));
+    if (NumberReplied() != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int* ClientHolders(const char* node_name, int* count) {
+  (void)ClientAttach();
+  const uint32 request = ClientNextRequest();
+  Await(request, Send([=] {
+    return protocol::Show{.request = request, .view = protocol::View::kConnections};
+  }));
+  protocol::Rows* rows = RowsReplied();
+  int* pids = static_cast<int*>(palloc(sizeof(int) * (rows->rows.size() + 1)));
+  *count = 0;
+  for (protocol::Row& row : rows->rows) {
+    const int pid = HolderOf(row, node_name);
+    if (pid > 0 && pid != MyProcPid && std::find(pids, pids + *count, pid) == pids + *count) {
+      pids[(*count)++] = pid;
+    }
+  }
+  rows->rows.clear();
+  return pids;
 }
 
 }  // namespace polarx

@@ -32,8 +32,22 @@ uint32 RequestOf(const protocol::Reply& reply) {
     uint32 operator()(const protocol::Failed& failed) const { return failed.request; }
     uint32 operator()(const protocol::Rows& rows) const { return rows.request; }
     uint32 operator()(const protocol::Done& done) const { return done.request; }
+    uint32 operator()(const protocol::Recall&) const { return 0; }
   };
   return std::visit(Visitor{}, reply);
+}
+
+// Unless it is a recall, which is heeded, there is nothing to be done about it.
+void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
+  if (const auto* recall = std::get_if<protocol::Recall>(&reply)) {
+    for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+      if (lease->attachment == attachment->number &&
+          std::find(recall->leases.begin(), recall->leases.end(), lease->id) !=
+              recall->leases.end()) {
+        lease->recalled = true;
+      }
+    }
+  }
 }
 
 enum class Taken { kReply, kFailed, kNothing, kGone };
@@ -54,7 +68,9 @@ Taken TakeReply(Attachment* attachment, uint32 request, ErrorText* error) noexce
         return Taken::kNothing;
       }
       ClientReply& reply = *received.value();
-      if (RequestOf(reply.reply) != request) {
+      if (std::holds_alternative<protocol::Recall>(reply.reply) ||
+          RequestOf(reply.reply) != request) {
+        HeedUnasked(attachment, reply.reply);
         continue;
       }
       attachment->pending = 0;
@@ -112,6 +128,26 @@ bool ClientSend(const protocol::Request& request) noexcept {
   }
   ClientHangUp();
   return false;
+}
+
+void ClientLook() noexcept {
+  Attachment* attachment = ClientAttachment();
+  while (attachment != nullptr) {
+    try {
+      const Result<std::optional<ClientReply>> received = attachment->channel.Receive();
+      if (received.ok() && received.value().has_value()) {
+        HeedUnasked(attachment, received.value()->reply);
+        continue;
+      }
+      if (received.ok()) {
+        return;
+      }
+    } catch (...) {
+      // What has come is lost with the channel.
+    }
+    ClientHangUp();
+    return;
+  }
 }
 
 Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {

@@ -26,6 +26,7 @@ void KeepOutOfMemory(ErrorText* error) noexcept;
 struct Attachment {
   PoolerClient channel;
   uint64 number = 0;             // of this backend's attachments
+  uint64 generation = 0;         // of the pooler worker
   bool confirmed = false;        // the pooler has answered Attached
   WaitEventSet* wait_set = nullptr;  // latch, postmaster death, the channel's socket
   uint32 pending = 0;            // request whose reply has not come, 0: none

@@ -34,6 +34,9 @@ struct IntParameter {
 };
 
 const IntParameter kIntParameters[] = {
+    {"pooler.lease_warn_after", "Logs a connection that a session holds for longer than this.",
+     "Once for each lease, with the session's process id, role and query; 0 turns it off.",
+     &parameters.lease_warn_after, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S},
     {"pooler.max_pool_size", "Most connections to one datanode from one database.",
      "Counted over all pools of the node; a server's option of the same name stands above it.",
      &parameters.max_pool_size, 300, 1, kMaxPoolSize, PGC_SIGHUP, 0},
@@ -125,6 +128,7 @@ Settings CurrentSettings() {
   settings.pool_session_max_lifetime = seconds(parameters.pool_session_max_lifetime);
   settings.pool_session_context_check_gap = seconds(parameters.pool_session_context_check_gap);
   settings.pooler_connect_timeout = seconds(parameters.pooler_connect_timeout);
+  settings.lease_warn_after = seconds(parameters.lease_warn_after);
   settings.reset_query = parameters.reset_query;
   settings.warmup_query = parameters.warmup_query;
   return settings;

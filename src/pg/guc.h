@@ -22,6 +22,7 @@ struct ParameterValues {
   int pool_session_context_check_gap;  // s
   int pooler_connect_timeout;       // s
   int queue_timeout;                // ms
+  int lease_warn_after;             // s, 0 off
   char* reset_query;
   char* warmup_query;
 };

@@ -2,6 +2,7 @@
 // the backend that first needs it.
 #include "guc.h"
 #include "launcher.h"
+#include "lease_count.h"
 #include "registry.h"
 #include "utility_hook.h"
 
@@ -19,6 +20,7 @@ void _PG_init(void) {
   // then only serves what needs none of them.
   if (process_shared_preload_libraries_in_progress) {
     polarx::RegistryReserve();
+    polarx::LeaseCountReserve();
     polarx::RegisterLauncher();
     polarx::InstallUtilityHook();
   }

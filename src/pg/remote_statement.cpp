@@ -2,6 +2,7 @@
 // backend, on its only thread.
 #include <libpq-fe.h>
 
+#include <chrono>
 #include <new>
 
 #include "polarx_pooler/core/time.h"
@@ -261,7 +262,11 @@ void FinishMany(Group* group) {
   while (group->ended < group->count) {
     (void)ClientWaitSocket(group->poller->fd(), WL_SOCKET_READABLE, -1, true);
     for (const epoll_event& event : group->poller->Wait(TimePoint{})) {
-      Step(group, static_cast<int>(event.data.u64));
+      const int i = static_cast<int>(event.data.u64);
+      // One that ended without waiting is still armed, and its end must not count twice.
+      if (!Ended(&group->runs[i])) {
+        Step(group, i);
+      }
     }
   }
   DeletePoller(group);
@@ -316,6 +321,28 @@ void RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise) {
     group->sink = sink;
     group->raise = raise;
     FinishMany(group);
+  }
+}
+
+void RemoteSettle(RemoteRun* runs, int count, int limit_ms) {
+  for (int i = 0; i < count; ++i) {
+    if (!Ended(&runs[i])) {
+      ClientCancel(runs[i].lease);
+    }
+  }
+  const TimePoint deadline = Now() + std::chrono::milliseconds(limit_ms);
+  for (int i = 0; i < count; ++i) {
+    RemoteRun* run = &runs[i];
+    for (;;) {
+      Advance(run, true, nullptr);
+      const int left = MillisecondsUntil(deadline);
+      if (Ended(run) || left == 0) {
+        break;
+      }
+      (void)ClientWaitSocket(PQsocket(run->lease->conn),
+                             WL_SOCKET_READABLE | (run->unsent ? WL_SOCKET_WRITEABLE : 0), left,
+                             false);
+    }
   }
 }
 

@@ -55,4 +55,8 @@ void RemoteStart(RemoteRun* run, PolarxLease* lease, int prefix, const Statement
 // then still under way. Else the runs tell.
 void RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise);
 
+// Cancels what an error has left under way and reads on, without rows and not interruptibly, for at
+// most `limit_ms`. The runs tell how far it came.
+void RemoteSettle(RemoteRun* runs, int count, int limit_ms);
+
 }  // namespace polarx

@@ -6,26 +6,28 @@
 
 #include "guc.h"
 #include "lease_use.h"
+#include "session_parameters_replay.h"
 #include "transaction.h"
 #include "prelude.h"
 
 namespace polarx {
 namespace {
 
-bool IsOurs(const PolarxLease* lease) { return !lease->borrowed && !lease->autocommit; }
-
 bool ReachesLevel(const PolarxLease* lease, int level) {
-  return IsOurs(lease) && lease->remote_level >= level;
+  return TransactionOwns(lease) && lease->remote_level >= level;
 }
 
 // --- the end of a transaction: callbacks, which raise errors only before a commit ---------------
 
 void GiveBackAll() noexcept {
+  if (ClientLeases() != nullptr && parameters.persistent_datanode_connections) {
+    ClientLook();
+  }
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
     next = lease->next;
-    if (IsOurs(lease)) {
-      LeaseGiveBack(lease, parameters.persistent_datanode_connections && !proc_exit_inprogress);
+    if (TransactionOwns(lease)) {
+      LeaseGiveBack(lease, TransactionKeeps(lease));
     }
   }
 }
@@ -44,10 +46,12 @@ void RefusePrepare() {
 void AtTransactionEvent(XactEvent event, void* /*arg*/) {
   switch (event) {
     case XACT_EVENT_PRE_COMMIT:
+      TransactionConfirmKept();
       TransactionCommitAll();
       break;
     case XACT_EVENT_PRE_PREPARE:
       RefusePrepare();
+      TransactionConfirmKept();
       break;
     case XACT_EVENT_ABORT:
       LeasesStop(ReachesLevel, 0);
@@ -64,6 +68,13 @@ void AtTransactionEvent(XactEvent event, void* /*arg*/) {
   }
 }
 
+// A subtransaction's READ ONLY ends with it, here and on the datanode.
+void ForgetReadOnly(PolarxLease* lease, int level) noexcept {
+  if (lease->read_only_level >= level) {
+    lease->read_only_level = 0;
+  }
+}
+
 // The subtransaction's work now belongs to the level above it.
 void LowerAfterCommit(PolarxLease* lease, int level) noexcept {
   if (lease->begin_level == level) {
@@ -71,13 +82,14 @@ void LowerAfterCommit(PolarxLease* lease, int level) noexcept {
   } else {
     lease->release_level = level;
   }
+  ForgetReadOnly(lease, level);
   lease->remote_level = level - 1;
 }
 
 // What the datanode has done in the subtransaction is undone; the lease is stopped.
 void RollBackLevel(PolarxLease* lease, int level) noexcept {
   if (lease->begin_level >= level) {
-    LeaseGiveBack(lease, parameters.persistent_datanode_connections && !proc_exit_inprogress);
+    LeaseGiveBack(lease, TransactionKeeps(lease));
     return;
   }
   // A cancel that has not struck yet might hit what comes next.
@@ -91,6 +103,7 @@ void RollBackLevel(PolarxLease* lease, int level) noexcept {
     LeasePost(lease, commands, 2);
   }
   lease->release_level = 0;
+  ForgetReadOnly(lease, level);
   lease->remote_level = level - 1;
 }
 
@@ -130,7 +143,7 @@ void WatchTransactions() {
 
 PolarxLease* FindLease(Oid node) {
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (IsOurs(lease) && lease->node == node && lease->role == GetUserId()) {
+    if (TransactionOwns(lease) && lease->node == node && lease->role == GetUserId()) {
       return lease;
     }
   }
@@ -162,8 +175,7 @@ PolarxLease* ReadyLease(const NodeRef* node) {
   if (!ClientLeaseCurrent(lease) || !LeaseUsable(lease)) {
     lease->broken = true;
   }
-  // After a change of rights the pooler decides anew.
-  if (lease->broken || lease->catalog_epoch != ClientCatalogEpoch()) {
+  if (lease->broken || lease->recalled) {
     LeaseGiveBack(lease, false);
     return nullptr;
   }
@@ -180,13 +192,40 @@ void AcquireMissing(const NodeRef* nodes, int count, PolarxLease** leases) {
     }
   }
   if (wanted > 0) {
-    ClientAcquire(missing, wanted, acquired);
+    ClientAcquire(missing, wanted, SessionParametersAny(true), acquired);
   }
   for (int i = 0, next = 0; next < wanted; ++i) {
     if (leases[i] == nullptr) {
       leases[i] = acquired[next++];
     }
   }
+}
+
+// Those that are about to begin a transaction get the session's parameters first.
+void SetParameters(PolarxLease** leases, int count) {
+  auto** beginning = static_cast<PolarxLease**>(palloc(sizeof(PolarxLease*) * (count + 1)));
+  int wanted = 0;
+  for (int i = 0; i < count; ++i) {
+    if (leases[i]->remote_level == 0) {
+      beginning[wanted++] = leases[i];
+    }
+  }
+  if (wanted == 0) {
+    return;
+  }
+  PG_TRY();
+  {
+    ReplayParameters(beginning, wanted, false);
+  }
+  PG_CATCH();
+  {
+    ReplayStop(beginning, wanted);
+    for (int i = 0; i < wanted; ++i) {
+      LeaseGiveBack(beginning[i], TransactionKeeps(beginning[i]));
+    }
+    PG_RE_THROW();
+  }
+  PG_END_TRY();
 }
 
 bool QueueBegin(PolarxLease* lease) {
@@ -213,8 +252,10 @@ int QueuePrefix(PolarxLease* lease) {
   int queued = 0;
   if (lease->remote_level == 0) {
     queued += QueueBegin(lease);
+    queued += ReplayQueueLocal(lease);
     lease->begin_level = level;
     lease->remote_level = level;
+    lease->read_only_level = XactReadOnly ? level : 0;
     return queued;
   }
   if (lease->release_level > 0) {
@@ -223,6 +264,10 @@ int QueuePrefix(PolarxLease* lease) {
   }
   while (lease->remote_level < level) {
     queued += QueueSavepoint(lease, "SAVEPOINT", ++lease->remote_level);
+  }
+  if (XactReadOnly && lease->read_only_level == 0) {
+    queued += RemoteQueue(lease, "SET TRANSACTION READ ONLY");
+    lease->read_only_level = level;
   }
   return queued;
 }
@@ -242,37 +287,60 @@ void CheckStillOpen(const RemoteRun* run) {
   }
 }
 
+// A statement on several nodes, for the context of an error.
+struct Statement {
+  const RemoteRun* runs;
+  const int* begun;  // commands in front of a run that begins a transaction, else 0
+  int count;
+};
+
+// It was not the statement that failed, but a local parameter, set in front of it.
+void DescribeLocalParameter(void* arg) {
+  const auto* statement = static_cast<const Statement*>(arg);
+  for (int i = 0; i < statement->count; ++i) {
+    const RemoteRun* run = &statement->runs[i];
+    const int failed = statement->begun[i] - run->prefix;  // 0: START TRANSACTION
+    const char* name = run->error != nullptr && run->prefix > 0 && failed > 0
+                           ? ReplayLocalName(run->lease, failed - 1)
+                           : nullptr;
+    if (name != nullptr) {
+      errcontext("local parameter \"%s\" of this session on datanode \"%s\"", name,
+                 run->lease->node_name);
+      return;
+    }
+  }
+}
+
 }  // namespace
 
 RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* text,
                           RowSink* sink) {
   WatchTransactions();
+  TransactionRefreshKept();
   auto** leases = static_cast<PolarxLease**>(palloc0(sizeof(PolarxLease*) * count));
   for (int i = 0; i < count; ++i) {
     leases[i] = ReadyLease(&nodes[i]);
   }
   AcquireMissing(nodes, count, leases);
+  SetParameters(leases, count);
   auto* runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * count));
+  auto* begun = static_cast<int*>(palloc0(sizeof(int) * count));
   for (int i = 0; i < count; ++i) {
+    const bool begins = leases[i]->remote_level == 0;
     (void)LeaseTakeUp(leases[i], true);
-    RemoteStart(&runs[i], leases[i], QueuePrefix(leases[i]), text);
+    const int prefix = QueuePrefix(leases[i]);
+    begun[i] = begins ? prefix : 0;
+    RemoteStart(&runs[i], leases[i], prefix, text);
   }
+  Statement statement = {runs, begun, count};
+  ErrorContextCallback context = {error_context_stack, DescribeLocalParameter, &statement};
+  error_context_stack = &context;
   RemoteFinish(runs, count, sink, true);
+  error_context_stack = context.previous;
   for (int i = 0; i < count; ++i) {
     CheckStillOpen(&runs[i]);
   }
   return runs;
-}
-
-bool TransactionOpenOn(Oid node) {
-  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (lease->node == node &&
-        (lease->borrowed ? PQtransactionStatus(lease->conn) != PQTRANS_IDLE
-                         : lease->remote_level > 0)) {
-      return true;
-    }
-  }
-  return false;
 }
 
 }  // namespace polarx

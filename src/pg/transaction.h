@@ -14,11 +14,29 @@ namespace polarx {
 RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* text,
                           RowSink* sink);
 
-// Has this session a transaction open on the node, under whatever role?
-bool TransactionOpenOn(Oid node);
-
 // Commits all remote transactions at once (transaction_commit.cpp), before the local commit. An
 // error if one of them does not commit.
 void TransactionCommitAll();
+
+// --- the leases: transaction_leases.cpp ----------------------------------------------------------
+
+// The nodes on which the current role has a transaction open; palloc'd.
+NodeRef* TransactionNodes(int* count);
+// The lease of the current role's transaction on that node; NULL: there is none.
+PolarxLease* TransactionLease(Oid node);
+// Has this session a transaction open on the node, under whatever role?
+bool TransactionOpenOn(Oid node);
+
+// Is the lease one of these transactions', not borrowed and not of an autocommit statement?
+bool TransactionOwns(const PolarxLease* lease);
+// May the lease stay with the session when its transaction ends? No ereport.
+bool TransactionKeeps(const PolarxLease* lease);
+// Before kept leases of the current role are used: marks those that are recalled.
+void TransactionRefreshKept();
+// Before the commit: marks the leases that must not be kept, because of what has changed in the
+// catalog since they were acquired.
+void TransactionConfirmKept();
+// Gives back the kept leases that are not in use.
+void TransactionDiscardKept();
 
 }  // namespace polarx

@@ -122,7 +122,7 @@ void SendCommits(Commits* commits) {
   pg_unreachable();
 }
 
-[[noreturn]] void RaiseUnknown(const Commits* commits, const RemoteRun* lost) {
+[[noreturn]] void RaiseLost(const Commits* commits, const RemoteRun* lost) {
   const char* reason = lost->error->detail != nullptr ? lost->error->detail : "";
   ereport(ERROR, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
                   errmsg("connection to datanode \"%s\" was lost during COMMIT",
@@ -145,12 +145,42 @@ void RaiseUnlessAllCommitted(const Commits* commits) {
     RaisePartly(commits);
   }
   if (unknown != nullptr) {
-    RaiseUnknown(commits, unknown);
+    RaiseLost(commits, unknown);
   }
   RaiseRemoteError(ErrorOf(failed), failed->lease, kCommit.sql);
 }
 
-// A cancel must not read like "nothing was done" once a node has committed.
+[[noreturn]] void RaiseUnknown(const Commits* commits, const char* reason) {
+  ereport(ERROR, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+                  errmsg("COMMIT on datanode \"%s\" was not awaited",
+                         First(commits, Unknown)->lease->node_name),
+                  errdetail_internal("%s.\nThe wait ended with: %s",
+                                     DescribeOutcomes("Committed on", commits), reason),
+                  errhint("The transaction may have been committed there or not.")));
+  pg_unreachable();
+}
+
+// The caught error must not read like "nothing was done" unless nothing was: what has become of the
+// nodes by now decides. Returns if all of them have committed all the same.
+void ResolveInterrupted(const Commits* commits) {
+  const ErrorData* interrupt = CopyErrorData();
+  RemoteSettle(commits->runs, commits->count, kStopLimitMs);
+  const bool committed = First(commits, Committed) != nullptr;
+  const bool unknown = First(commits, Unknown) != nullptr;
+  if (!committed && !unknown) {
+    PG_RE_THROW();
+  }
+  FlushErrorState();
+  if (!committed) {
+    RaiseUnknown(commits, interrupt->message);
+  }
+  if (unknown || First(commits, Failed) != nullptr ||
+      interrupt->sqlerrcode != ERRCODE_QUERY_CANCELED) {
+    RaisePartly(commits);
+  }
+  ereport(WARNING, (errmsg("cancel request came too late: all datanodes have committed")));
+}
+
 void AwaitOutcomes(const Commits* commits) {
   const MemoryContext caller = CurrentMemoryContext;
   PG_TRY();
@@ -159,12 +189,8 @@ void AwaitOutcomes(const Commits* commits) {
   }
   PG_CATCH();
   {
-    if (First(commits, Committed) == nullptr) {
-      PG_RE_THROW();
-    }
     MemoryContextSwitchTo(caller);
-    FlushErrorState();
-    RaisePartly(commits);
+    ResolveInterrupted(commits);
   }
   PG_END_TRY();
 }

@@ -1,8 +1,11 @@
 // A statement that needs a database for itself finds it free of its pooler worker, but only where
-// the server would not refuse the statement anyway; in a backend.
+// the server would not refuse the statement anyway; DISCARD ALL reaches the datanodes. In a
+// backend.
 #include <cstring>
 
 #include "registry.h"
+#include "session_parameters.h"
+#include "transaction.h"
 #include "utility_hook.h"
 
 #include "prelude.h"
@@ -170,10 +173,22 @@ extern "C" void RunAlone(Oid database, PlannedStmt* planned, const char* query,
   PG_END_TRY();
 }
 
+bool IsDiscardAll(const Node* statement) {
+  return IsA(statement, DiscardStmt) &&
+         reinterpret_cast<const DiscardStmt*>(statement)->target == DISCARD_ALL;
+}
+
+// What it means to the local session, it means to what the session has on datanodes.
+void DiscardSession() {
+  SessionParametersForget(InvalidOid);
+  TransactionDiscardKept();
+}
+
 extern "C" void PolarxProcessUtility(PlannedStmt* planned, const char* query, bool read_only_tree,
                                      ProcessUtilityContext context, ParamListInfo params,
                                      QueryEnvironment* environment, DestReceiver* receiver,
                                      QueryCompletion* completion) {
+  const bool discard_all = IsDiscardAll(planned->utilityStmt);
   Oid database = InvalidOid;
   if (!RecoveryInProgress() && !XactReadOnly) {
     const bool top_level = context == PROCESS_UTILITY_TOPLEVEL;
@@ -184,6 +199,9 @@ extern "C" void PolarxProcessUtility(PlannedStmt* planned, const char* query, bo
              completion);
   } else {
     RunNext(planned, query, read_only_tree, context, params, environment, receiver, completion);
+  }
+  if (discard_all) {
+    DiscardSession();
   }
 }
 

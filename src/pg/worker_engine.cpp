@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -96,8 +97,7 @@ bool EngineApplySettings() {
 }
 
 bool EngineSetCatalog(const RawCatalog* catalog) {
-  return Guarded(
-      [&] { pooler->SetCatalog(BuildNodes(*catalog), BuildMappings(*catalog), Now()); });
+  return Guarded([&] { pooler->SetCatalog(BuildNodes(*catalog), BuildMappings(*catalog), Now()); });
 }
 
 const RawQuestion* EngineAsked(int* count) {
@@ -151,5 +151,28 @@ bool EngineAnswerReload() {
 }
 
 bool EngineNextLog(LogRecord* record) { return pooler->NextLog(record); }
+
+bool EngineSetSurvivors(const LeaseCount* counts, int length) {
+  return Guarded([&] {
+    std::map<NodeId, int> survivors;
+    for (int i = 0; i < length; ++i) {
+      survivors[counts[i].node] += counts[i].count;
+    }
+    pooler->SetSurvivors(survivors);
+  });
+}
+
+bool EngineNextLongLease(RawLongLease* lease) {
+  LongLease next;
+  if (!pooler->NextLongLease(&next)) {
+    return false;
+  }
+  strlcpy(lease->node, next.node.c_str(), NAMEDATALEN);
+  strlcpy(lease->remote_user, next.remote_user.c_str(), NAMEDATALEN);
+  lease->session_pid = next.session_pid;
+  lease->remote_pid = next.remote_pid;
+  lease->seconds = next.seconds;
+  return true;
+}
 
 }  // namespace polarx

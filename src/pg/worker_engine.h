@@ -6,6 +6,7 @@
 #include "polarx_pooler/engine/pooler.h"
 
 #include "catalog.h"
+#include "lease_count.h"
 
 #include "prelude.h"
 
@@ -39,5 +40,15 @@ bool EngineAnswerMapping(const RawCatalog* answer);
 bool EngineNextReload();  // false: there is no more
 bool EngineAnswerReload();
 bool EngineNextLog(LogRecord* record);  // false: there is no more
+bool EngineSetSurvivors(const LeaseCount* counts, int length);
+
+struct RawLongLease {
+  char node[NAMEDATALEN];
+  char remote_user[NAMEDATALEN];
+  int session_pid;
+  int remote_pid;
+  double seconds;
+};
+bool EngineNextLongLease(RawLongLease* lease);  // false: there is no more
 
 }  // namespace polarx

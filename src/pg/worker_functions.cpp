@@ -78,7 +78,10 @@ void PutWorker(const WorkerEntry& entry, const ReturnSetInfo* result) {
           (errcode(ERRCODE_CANNOT_CONNECT_NOW),
            errmsg("could not start the pooler worker of database \"%s\"",
                   database != nullptr ? database : ""),
-           entry.reason[0] != '\0' ? errdetail_internal("%s", entry.reason) : 0));
+           entry.reason[0] != '\0' ? errdetail_internal("%s", entry.reason) : 0,
+           strstr(entry.reason, "max_worker_processes") != nullptr
+               ? errhint("Consider increasing max_worker_processes.")
+               : 0));
   pg_unreachable();
 }
 

@@ -87,6 +87,7 @@ void StartEngine(uint64 generation) {
   if (!EngineStart(NameStr(database_name), generation, fd_limit, listener)) {
     WorkerFail(ERRCODE_INSUFFICIENT_RESOURCES, EngineError());
   }
+  WorkerCountSurvivors(generation);
   WorkerWatchCatalog();
   WorkerReadCatalog();
   if (!RegistryReady(database, parameters.pooler_scale_factor, fd_limit)) {
@@ -96,7 +97,7 @@ void StartEngine(uint64 generation) {
   ereport(LOG, (errmsg("pooler worker of database \"%s\" is ready", NameStr(database_name))));
 }
 
-[[noreturn]] void Work() {
+[[noreturn]] void Work(uint64 generation) {
   WaitEventSet* set = CreateWaitEventSet(TopMemoryContext, 3);
   AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
   AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
@@ -110,7 +111,7 @@ void StartEngine(uint64 generation) {
       WorkerFinish(WorkerEnd::kTerminated, "it was terminated");
     }
     CHECK_FOR_INTERRUPTS();
-    WorkerTurn(database);
+    WorkerTurn(database, generation);
   }
 }
 
@@ -121,7 +122,7 @@ void Run(uint64 generation) {
   {
     Connect();
     StartEngine(generation);
-    Work();
+    Work(generation);
   }
   PG_CATCH();
   {

@@ -18,6 +18,9 @@ namespace polarx {
 void WorkerWatchCatalog();
 void WorkerReadCatalog();
 // What is to be done between two waits.
-void WorkerTurn(Oid database);
+void WorkerTurn(Oid database, uint64 generation);
+// Tells the engine what sessions hold from workers of other generations, now and then and as long
+// as there is something. Before the first turn as well.
+void WorkerCountSurvivors(uint64 generation);
 
 }  // namespace polarx

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "catalog.h"
+#include "lease_count.h"
 #include "worker_engine.h"
 #include "worker_main.h"
 
@@ -15,6 +16,8 @@ namespace {
 
 // So often, the registry is told how many descriptors are in use.
 constexpr long kReportIntervalMs = 1000;
+// So often, at most, leases from earlier workers are counted.
+constexpr long kCountIntervalMs = 100;
 
 bool catalog_changed = false;
 MemoryContext catalog_context = nullptr;  // of one reading
@@ -89,6 +92,28 @@ void ReportLog() {
   ResumeInterrupts();
 }
 
+// Who holds a lease for long, and what that session does.
+void ReportLongLeases() {
+  RawLongLease lease;
+  while (EngineNextLongLease(&lease)) {
+    LWLockAcquire(ProcArrayLock, LW_SHARED);
+    const PGPROC* process = BackendPidGetProcWithLock(lease.session_pid);
+    const Oid role = process != nullptr ? process->roleId : InvalidOid;
+    LWLockRelease(ProcArrayLock);
+    StartTransactionCommand();
+    const char* name = GetUserNameFromId(role, true);
+    const char* query = pgstat_get_backend_current_activity(lease.session_pid, false);
+    HoldInterrupts();
+    ereport(LOG, (errmsg("process %d has held a connection to datanode \"%s\" for %.1f s",
+                         lease.session_pid, lease.node, lease.seconds),
+                  errdetail_internal(
+                      "Role \"%s\", remote user \"%s\", remote process %d, query: %s",
+                      name != nullptr ? name : "", lease.remote_user, lease.remote_pid, query)));
+    ResumeInterrupts();
+    CommitTransactionCommand();
+  }
+}
+
 void ReportDescriptors(Oid database) {
   static TimestampTz reported_at = 0;
   static int reported = -1;
@@ -102,6 +127,21 @@ void ReportDescriptors(Oid database) {
 }
 
 }  // namespace
+
+void WorkerCountSurvivors(uint64 generation) {
+  static bool over = false;
+  static TimestampTz counted_at = 0;
+  const TimestampTz now = GetCurrentTimestamp();
+  if (over || !TimestampDifferenceExceeds(counted_at, now, kCountIntervalMs)) {
+    return;
+  }
+  counted_at = now;
+  int length = 0;
+  LeaseCount* counts = LeaseCountOthers(generation, &length);
+  Require(EngineSetSurvivors(counts, length));
+  pfree(counts);
+  over = length == 0;  // nothing new can come
+}
 
 void WorkerWatchCatalog() {
   for (const int cache : {FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, USERMAPPINGOID, AUTHOID}) {
@@ -126,7 +166,7 @@ void WorkerReadCatalog() {
   pgstat_report_stat(true);
 }
 
-void WorkerTurn(Oid database) {
+void WorkerTurn(Oid database, uint64 generation) {
   if (ConfigReloadPending) {
     ConfigReloadPending = false;
     ReadSettings();
@@ -147,10 +187,12 @@ void WorkerTurn(Oid database) {
   if (reload) {
     Require(EngineAnswerReload());
   }
+  WorkerCountSurvivors(generation);
   AnswerAttaches();
   AnswerMappings();
   Require(EngineServe());
   ReportLog();
+  ReportLongLeases();
   ReportDescriptors(database);
 }
 

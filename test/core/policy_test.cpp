@@ -81,10 +81,10 @@ TEST(SlotsToClose, NeverClosesWhatSlotsToOpenWouldReopen) {
   }
 }
 
-TEST(JitteredLifetime, TakesOffATenthAtMost) {
+TEST(JitteredLifetime, TakesOffATenthAtMostAndLeavesTimeToReplace) {
   using std::chrono::seconds;
-  EXPECT_EQ(JitteredLifetime(seconds(300), 0), seconds(300));
-  EXPECT_EQ(JitteredLifetime(seconds(300), 0.5), seconds(285));
+  EXPECT_EQ(JitteredLifetime(seconds(300), 0), seconds(294));
+  EXPECT_EQ(JitteredLifetime(seconds(300), 0.5), seconds(282));
   EXPECT_GT(JitteredLifetime(seconds(300), 0.999), seconds(270));
 }
 

@@ -25,6 +25,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     settings_.min_pool_size = 0;
     settings_.min_free_size = 0;
     settings_.max_pool_size = 2;
+    settings_.pool_session_context_check_gap = std::chrono::seconds(1000000);
   }
 
   // --- set-up ---------------------------------------------------------------------------------
@@ -62,8 +63,8 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   void EndTurn() { book_->EndTurn(now_); }
   void Pass(Duration time) { now_ += time; }
   void Ask(SessionId session, std::vector<protocol::Wanted> wanted = {{kNode, kRole}},
-           Duration queue_timeout = Duration::zero()) {
-    book_->Request(session, 1, wanted, queue_timeout, now_);
+           Duration queue_timeout = Duration::zero(), bool sets = false) {
+    book_->Request(session, 1, wanted, queue_timeout, sets, now_);
   }
   // Answers every connect that was ordered, in order.
   void ConnectAll() {
@@ -91,6 +92,14 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     slots.swap(resetting_);
     for (Slot* slot : slots) {
       book_->OnReady(slot, now_);
+    }
+    EndTurn();
+  }
+  void FinishMeasures(std::optional<std::int64_t> bytes) {
+    std::vector<Slot*> slots;
+    slots.swap(measuring_);
+    for (Slot* slot : slots) {
+      book_->OnMeasured(slot, bytes, now_);
     }
     EndTurn();
   }
@@ -142,9 +151,14 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   }
   void Warm(Slot* slot) override { warming_.push_back(slot); }
   bool LooksAlive(const Slot& slot) override { return dead_.count(slot.id) == 0; }
-  void Reset(Slot* slot, protocol::ReleaseKind kind) override {
-    resetting_.push_back(slot);
+  void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) override {
+    (measure ? measuring_ : resetting_).push_back(slot);
     last_reset_ = kind;
+  }
+  void Measure(Slot* slot) override { measuring_.push_back(slot); }
+  void Recall(const Slot& slot) override { recalled_.push_back(slot.lease); }
+  void LongLease(const Slot& slot, Duration held) override {
+    long_leases_.emplace_back(slot.session, held);
   }
   void Close(Slot* slot) override {
     closing_.push_back(slot);
@@ -170,6 +184,9 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   bool password_used_ = true;
 
   std::vector<Slot*> connecting_, warming_, resetting_, closing_;
+  std::vector<Slot*> measuring_;  // in a check, or in a reset that ends with a measure
+  std::vector<LeaseId> recalled_;
+  std::vector<std::pair<SessionId, Duration>> long_leases_;
   int connects_ = 0;
   int closes_ = 0;
   std::set<SlotId> dead_;

@@ -23,7 +23,10 @@ std::string Bytes(const Reply& reply) {
 std::vector<Request> Requests() {
   return {
       Attach{.generation = 0x1122334455667788},
-      Acquire{.request = 7, .queue_timeout_ms = 4000000000, .wanted = {{16384, 10}, {1, 0}}},
+      Acquire{.request = 7,
+              .queue_timeout_ms = 4000000000,
+              .sets = true,
+              .wanted = {{16384, 10}, {1, 0}}},
       Withdraw{.request = 8},
       Release{.leases = {{.lease = 1, .kind = ReleaseKind::kClean, .changed = {}},
                          {.lease = 0x8000000000000001,
@@ -35,6 +38,18 @@ std::vector<Request> Requests() {
       Ping{.request = 2, .role = 10, .nodes = {5, 6, 7}},
       Clean{.request = 3, .node = 0, .remote_user = "app"},
       Reload{.request = 4},
+      Pause{.request = 5, .node = 16384, .paused = true},
+      ResetStats{.request = 6},
+      Check{.request = 7,
+            .nodes = {{.id = 16384,
+                       .name = "dn1",
+                       .host = "a",
+                       .hostaddr = "::1",
+                       .port = 5433,
+                       .max_pool_size = 5,
+                       .min_pool_size = 0,
+                       .min_free_size = -1}}},
+      Confirm{.request = 8},
   };
 }
 
@@ -47,13 +62,14 @@ std::vector<Reply> Replies() {
       Failed{.request = 7, .status = Status("53300", "full", "six", "more")},
       Rows{.request = 1, .rows = {{"a", std::nullopt, ""}, {}, {std::string(70000, 'x')}}},
       Done{.request = 3, .value = -9223372036854775807},
+      Recall{.leases = {12, 0x8000000000000001}},
   };
 }
 
 // A field that were forgotten on both sides would leave its bytes out.
 TEST(ProtocolTest, EveryFieldTakesItsBytes) {
   const std::vector<std::size_t> requests = {12,
-                                             4 + 4 + 4 + 2 * 8,
+                                             4 + 4 + 1 + 4 + 2 * 8,
                                              4,
                                              4 + 2 * (8 + 1 + 4) + (4 + 8 + 4 + 3) + (4 + 1 + 4),
                                              4,
@@ -61,10 +77,17 @@ TEST(ProtocolTest, EveryFieldTakesItsBytes) {
                                              5,
                                              4 + 4 + 4 + 3 * 4,
                                              4 + 4 + 4 + 3,
+                                             4,
+                                             4 + 4 + 1,
+                                             4,
+                                             4 + 4 + 4 + (4 + 3) + (4 + 1) + (4 + 3) + 4 * 4,
                                              4};
-  const std::vector<std::size_t> replies = {8, 4 + 4 + 2 * (8 + 4 + 4) + (4 + 9 + 4 + 3),
+  const std::vector<std::size_t> replies = {8,
+                                            4 + 4 + 2 * (8 + 4 + 4) + (4 + 9 + 4 + 3),
                                             4 + (4 + 5) + (4 + 4) + (4 + 3) + (4 + 4),
-                                            4 + 4 + 3 * 4 + (4 + 1) + 4 + 4 + (4 + 70000), 12};
+                                            4 + 4 + 3 * 4 + (4 + 1) + 4 + 4 + (4 + 70000),
+                                            12,
+                                            4 + 2 * 8};
   for (std::size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(Bytes(Requests().at(i)).size(), kHeaderSize + requests[i]) << "request " << i;
   }
@@ -216,7 +239,7 @@ TEST(ProtocolTest, CodesOfTheOtherDirectionOrOfNobodyAreRefused) {
   ExpectRefused(Number(8, 4) + Number(196608, 4), "unknown code");    // protocol 3.0
   ExpectRefused(Number(8, 4) + Number(80877103, 4), "unknown code");  // SSLRequest
   ExpectRefused(Number(8, 4) + Number(0x504C5800, 4), "unknown code");
-  ExpectRefused(Number(8, 4) + Number(0x504C580A, 4), "unknown code");
+  ExpectRefused(Number(8, 4) + Number(0x504C580E, 4), "unknown code");
 }
 
 TEST(ProtocolTest, CountsThatCannotBeAreRefusedWithoutBelievingThem) {

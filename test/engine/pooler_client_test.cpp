@@ -145,7 +145,7 @@ TEST_F(PoolerClientTest, AFullBacklogIsToldAsPassing) {
 TEST_F(PoolerClientTest, SendsRequests) {
   Connect();
   ASSERT_TRUE(client_->Send(protocol::Attach{}).ok());
-  ASSERT_TRUE(client_->Send(protocol::Acquire{7, 0, {{16384, 10}}}).ok());
+  ASSERT_TRUE(client_->Send(protocol::Acquire{7, 0, false, {{16384, 10}}}).ok());
   EXPECT_FALSE(client_->HasUnsent());
   std::string data;
   ASSERT_TRUE(ReceiveWithFds(pooler_.get(), &data, nullptr).ok());
@@ -161,7 +161,7 @@ TEST_F(PoolerClientTest, SendsRequests) {
 TEST_F(PoolerClientTest, KeepsWhatDoesNotGoAndSendsItLater) {
   Connect();
   std::string expected;
-  protocol::Acquire large{1, 0, std::vector<protocol::Wanted>(4000, {1, 2})};
+  protocol::Acquire large{1, 0, false, std::vector<protocol::Wanted>(4000, {1, 2})};
   while (!client_->HasUnsent()) {
     ASSERT_TRUE(client_->Send(large).ok());
     protocol::Encode(protocol::Request(large), &expected);

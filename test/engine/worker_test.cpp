@@ -41,11 +41,12 @@ class WorkerTest : public ::testing::Test {
                                .timeout = std::chrono::duration_cast<seconds>(limit)});
   }
   void Run(SlotId slot, std::vector<std::string> statements, Duration limit = seconds(10),
-           std::vector<std::string> verify = {}) {
+           std::vector<std::string> verify = {}, const std::string& measure = "") {
     worker_->Send(RunOrder{.slot = slot,
                            .kind = RunKind::kReset,
                            .statements = std::move(statements),
                            .verify = std::move(verify),
+                           .measure = measure,
                            .deadline = Now() + limit,
                            .timeout = std::chrono::duration_cast<seconds>(limit)});
   }
@@ -242,6 +243,30 @@ TEST_F(WorkerTest, AsksForValuesThatItsOwnCopyMayBeWrongAbout) {
   Run(1, {"DISCARD ALL"}, seconds(10), {"TimeZone"});
   EXPECT_TRUE(Next<RunDone>().status.ok());
   EXPECT_EQ(datanode_.counts().statements.back(), "SELECT pg_catalog.current_setting('TimeZone')");
+}
+
+TEST_F(WorkerTest, AMeasureBringsItsValueAndMayFail) {
+  Open(1);
+  Run(1, {"DISCARD ALL"}, seconds(10), {}, "ECHO 4711");
+  RunDone done = Next<RunDone>();
+  EXPECT_TRUE(done.status.ok());
+  EXPECT_EQ(done.value, "4711");
+  Run(1, {"DISCARD ALL"}, seconds(10), {"TimeZone"}, "FAIL 42501 permission denied");
+  done = Next<RunDone>();
+  EXPECT_TRUE(done.status.ok()) << done.status.message();
+  EXPECT_FALSE(done.value.has_value());
+  Run(1, {"FAIL 22012 division by zero"}, seconds(10), {}, "ECHO 4711");
+  done = Next<RunDone>();
+  EXPECT_EQ(done.status.sqlstate(), "22012");
+  EXPECT_FALSE(done.value.has_value());
+}
+
+TEST_F(WorkerTest, AStopWaitsForTheDatanodesEndOfFile) {
+  Open(1);
+  Open(2);
+  worker_.reset();
+  EXPECT_EQ(datanode_.counts().open, 0);
+  EXPECT_EQ(datanode_.counts().terminated, 2);
 }
 
 TEST_F(WorkerTest, StopsAtOnceWhileAConnectIsUnderWay) {

@@ -32,3 +32,22 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
 -- answer is how many bytes came before).
 CREATE FUNCTION example_hostile(socket text, data bytea, ending text) RETURNS int
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- The parameters that a datanode reports: as libpq knows them before and after a statement, and as
+-- the datanode says. Without a statement nothing is sent at all ("really" is NULL then).
+CREATE FUNCTION example_parameters(node name, sql text)
+RETURNS TABLE (name text, before text, after text, really text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+
+-- The data as libpq's PQescapeStringConn escapes them, after a statement ('': none).
+CREATE FUNCTION example_escape(node name, data bytea, sql text) RETURNS bytea
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Runs a statement; returns how many notifications libpq has then.
+CREATE FUNCTION example_notifications(node name, sql text) RETURNS int
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Runs a statement and gives the connection back as clean: done, in COPY (copy), with rows unread
+-- (unread), in pipeline mode (pipeline). Returns the process id of the connection at the node.
+CREATE FUNCTION example_leave_open(node name, ending text, sql text) RETURNS int
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';

@@ -19,13 +19,16 @@ using Options = std::vector<std::pair<std::string, std::string>>;
 struct NodeDefinition {
   NodeId id = 0;
   std::string name;
-  std::string host;  // as the user wrote it: name, address or socket directory; "" if none
+  std::string host;      // as the user wrote it: name, address or socket directory; "" if none
   std::string hostaddr;  // where the option is set: the address that is really connected to
   int port = 5432;
   // Options of the server that stand above the parameters of the same name; -1: not set.
   int max_pool_size = -1;
   int min_pool_size = -1;
   int min_free_size = -1;
+  bool member = true;  // of "all nodes": a server of the wrapper polarx_pooler; in no frame
+
+  bool operator==(const NodeDefinition&) const = default;
 };
 
 // How one role reaches one node.

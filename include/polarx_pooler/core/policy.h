@@ -28,10 +28,14 @@ struct Limits {
 int SlotsToOpen(const Sizes& pool, const Limits& limits, int node_total, bool in_use);
 
 // How many of `unused` idle slots (those idle for longer than pool_conn_keepalive) to close: down
-// to min_size, and while in use to min_free idle ones. Never below what SlotsToOpen would reopen.
+// to min_size, and while in use to min_free of them. Never below what SlotsToOpen would reopen.
 int SlotsToClose(const Sizes& pool, const Limits& limits, int unused, bool in_use);
 
-// pool_session_max_lifetime less up to a tenth; `jitter` in [0, 1).
+// Of pool_session_max_lifetime: when a connection is to be replaced, 2 to 10 % ahead of its end, so
+// that the new one is open by then; `jitter` in [0, 1).
 Duration JitteredLifetime(std::chrono::seconds lifetime, double jitter);
+
+// Of pool_session_context_check_gap: less up to a quarter; `jitter` in [0, 1).
+Duration JitteredGap(std::chrono::seconds gap, double jitter);
 
 }  // namespace polarx

@@ -32,6 +32,14 @@ struct PoolCounters {
   std::uint64_t closed_error = 0;
 };
 
+// How the memory of a pool's datanode sessions can be measured.
+enum class MemorySource : std::uint8_t {
+  kUnknown,   // not asked yet
+  kFunction,  // pooler.session_memory() of the extension at the datanode
+  kView,      // pg_backend_memory_contexts
+  kNone,      // the remote user may do neither
+};
+
 class Pool {
  public:
   Pool(PoolId id, Node* node, const MappingDefinition& mapping);
@@ -41,6 +49,7 @@ class Pool {
   // A new slot, connecting.
   Slot* AddSlot(SlotId id, TimePoint now);
   // The only place where a slot changes its state. It goes to the front of the new list.
+  // Among the idle ones, which are in order of use, it goes where idle_since says.
   void Move(Slot* slot, SlotState to, TimePoint now);
   // Forgets a closing slot.
   void Remove(Slot* slot);
@@ -69,6 +78,10 @@ class Pool {
   std::list<Ticket*> queue;  // oldest first
   int impatient = 0;         // tickets in the queue without queue_timeout
   HoldOff hold_off;
+  int renewing = 0;  // slots that another one was opened for
+  MemorySource memory_source = MemorySource::kUnknown;
+  bool warmup_failed = false;        // and that was logged
+  TimePoint warmup_blocked_until{};  // a warm-up has cost a connection
   PoolCounters counters;
   Histogram acquire_time;
   Histogram hold_time;
@@ -86,15 +99,19 @@ struct Node {
   bool obsolete = false;  // gone from the catalog
   std::vector<Pool*> pools;
   HoldOff hold_off;
-  bool known_up = false;    // a connect or ping succeeded since the last failure
-  int waiting = 0;          // tickets in the queues of its pools
-  Duration connect_time{};  // of late, to open one connection
-  double ping_ms = -1;      // of the last successful ping; -1: none
+  bool paused = false;         // no acquires, no connects
+  int survivors = 0;           // leases that sessions still hold from an earlier worker
+  bool memory_hidden = false;  // that some pool's memory cannot be measured was logged
+  bool known_up = false;       // a connect or ping succeeded since the last failure
+  int waiting = 0;             // tickets in the queues of its pools
+  Duration connect_time{};     // of late, to open one connection
+  double ping_ms = -1;         // of the last successful ping; -1: none
   // Minima are not refilled until then: tickets had to wait for room.
   TimePoint fill_blocked_until{};
 
   int count(SlotState state) const;
-  int total() const;
+  int leased() const;  // survivors included
+  int total() const;   // likewise
 };
 
 }  // namespace polarx

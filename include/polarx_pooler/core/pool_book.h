@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <span>
@@ -48,6 +49,7 @@ struct Ticket {
   TimePoint deadline = kNever;  // of queue_timeout
   bool patient = false;         // has a queue_timeout
   bool waited = false;          // could not be served in the turn it came
+  bool sets = false;            // its session sets parameters on what it gets
   std::vector<Want> wants;
 };
 
@@ -58,8 +60,12 @@ class PoolActions {
   virtual void Connect(Slot* slot) = 0;           // -> OnConnected, OnConnectFailed
   virtual void Warm(Slot* slot) = 0;              // -> OnReady
   virtual bool LooksAlive(const Slot& slot) = 0;  // one non-blocking peek at an idle slot
-  virtual void Reset(Slot* slot, protocol::ReleaseKind kind) = 0;  // -> OnReady, OnBroken
-  virtual void Close(Slot* slot) = 0;                              // -> OnClosed
+  // -> OnReady, OnBroken; `measure`: -> OnMeasured in place of OnReady
+  virtual void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) = 0;
+  virtual void Measure(Slot* slot) = 0;       // -> OnMeasured, OnBroken
+  virtual void Recall(const Slot& slot) = 0;  // its session is to give it back
+  virtual void LongLease(const Slot& slot, Duration held) = 0;
+  virtual void Close(Slot* slot) = 0;  // -> OnClosed
   virtual void Grant(const Ticket& ticket, std::span<Slot* const> slots) = 0;
   virtual void Reject(const Ticket& ticket, const Status& status) = 0;
   virtual int SessionPid(SessionId session) = 0;  // for messages
@@ -83,9 +89,9 @@ class PoolBook {
 
   // --- sessions -------------------------------------------------------------------------------
   // All mappings must be known, all nodes different. The answer is Grant or Reject, at the earliest
-  // in EndTurn.
+  // in EndTurn. `sets`: the session sets its parameters on what it gets.
   void Request(SessionId session, std::uint32_t request, std::span<const protocol::Wanted> wanted,
-               Duration queue_timeout, TimePoint now);
+               Duration queue_timeout, bool sets, TimePoint now);
   // Gives up a waiting request; false: there is none of that number.
   bool Withdraw(SessionId session, std::uint32_t request);
   // False: that session has no such lease. `cause` other than kNone: close it for that reason.
@@ -99,6 +105,10 @@ class PoolBook {
   void OnConnected(Slot* slot, TimePoint now);
   void OnConnectFailed(Slot* slot, const Status& status, FailureScope scope, TimePoint now);
   void OnReady(Slot* slot, TimePoint now);  // warmed or reset
+  // `lost`: the connection is good for nothing any more.
+  void OnWarmupFailed(Slot* slot, const std::string& why, bool lost, TimePoint now);
+  // Unset: it cannot be measured.
+  void OnMeasured(Slot* slot, std::optional<std::int64_t> bytes, TimePoint now);
   // The datanode hung up, or did not do as told. A leased slot is closed when it comes back.
   void OnBroken(Slot* slot, const std::string& why, TimePoint now);
   void OnClosed(Slot* slot, bool timed_out);
@@ -109,6 +119,13 @@ class PoolBook {
   int Clean(NodeId node, const std::string& remote_user, TimePoint now);
   // An idle slot of the pool to be used for a ping, moved to checking; null: none. -> OnReady.
   Slot* TakeForPing(Pool* pool, TimePoint now);
+  // node 0: all, those to come included. While a node is paused its requests wait.
+  void Pause(NodeId node, bool paused, TimePoint now);
+  void ResetStats();
+  // Are these, in any order, the nodes that "all nodes" means?
+  bool Matches(std::span<const NodeDefinition> nodes) const;
+  // Leases that sessions still hold from earlier workers, by node; all of them at every call.
+  void SetSurvivors(const std::map<NodeId, int>& survivors);
 
   // --- time -----------------------------------------------------------------------------------
   void EndTurn(TimePoint now);
@@ -138,6 +155,21 @@ class PoolBook {
   void MarkNode(Node* node);
   void MarkWaiting(Node* node);
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
+  void Doom(Slot* slot, CloseReason reason);
+  void DoomUnfit();
+  void Arm(Slot* slot);
+  void Disarm(Slot* slot);
+  TimePoint DueTime(const Slot& slot) const;
+  void FireTimers(TimePoint now);
+  void Fire(Slot* slot, TimePoint now);
+  bool NeedsReplacement(const Slot& slot, TimePoint now) const;
+  void Replace(Slot* slot, TimePoint now);
+  void Renew(Slot* slot, TimePoint now);
+  void CloseReplaced(Pool* pool, TimePoint now);
+  void SetTimes(Slot* slot);
+  TimePoint EndOf(const Slot& slot) const;
+  void LimitPause(Ticket* ticket, TimePoint now);
+  void Forget(Slot* slot);
   void Settle(Slot* slot, TimePoint now);
   double Jitter() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 
@@ -147,12 +179,13 @@ class PoolBook {
   void RejectTicket(Ticket* ticket, const Status& status);
   void ServeDirty(std::vector<Pool*>* looked_at, TimePoint now);
   void ExpireTickets(TimePoint now);
+  static const Node* PausedNode(const Ticket& ticket);
   void WakeSleepers(TimePoint now);
   void Serve(Pool* pool, TimePoint now);
   bool MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const;
   Slot* LiveIdle(Pool* pool, TimePoint now);
   bool TryGrant(Ticket* ticket, TimePoint now);
-  void Hand(Slot* slot, const Ticket& ticket, TimePoint now);
+  void Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now);
   bool CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const;
   void ProveByTicket(Pool* pool, TimePoint began);
   void Open(Pool* pool, TimePoint now);
@@ -180,6 +213,10 @@ class PoolBook {
   std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
   std::set<std::pair<TimePoint, TicketId>> deadlines_;
   std::set<std::pair<TimePoint, PoolId>> sleepers_;  // pools to be looked at again then
+  std::set<std::pair<TimePoint, SlotId>> timers_;    // slots, likewise; one entry each
+  std::set<NodeId> paused_;                          // known or not
+  bool all_paused_ = false;
+  std::map<NodeId, int> survivors_;
   std::vector<Pool*> dirty_;
   bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
   RequestCounters counters_;

@@ -51,6 +51,7 @@ struct Wanted {
 struct Acquire {
   std::uint32_t request = 0;           // chosen by the session, comes back in the reply
   std::uint32_t queue_timeout_ms = 0;  // 0: reject at once where every slot is leased
+  bool sets = false;                   // the session sets its parameters on what it gets
   std::vector<Wanted> wanted;
 };
 struct Withdraw {
@@ -83,8 +84,26 @@ struct Clean {  // reply: Done
 };
 struct Reload {
   std::uint32_t request = 0;
-};  // reply: Done
-using Request = std::variant<Attach, Acquire, Withdraw, Release, Cancel, Show, Ping, Clean, Reload>;
+};              // reply: Done
+struct Pause {  // reply: Done
+  std::uint32_t request = 0;
+  NodeId node = 0;      // 0: all
+  bool paused = false;  // else resumed
+};
+struct ResetStats {
+  std::uint32_t request = 0;
+};              // reply: Done
+struct Check {  // reply: Done, 1 if these are the nodes that the pooler knows, else 0
+  std::uint32_t request = 0;
+  std::vector<NodeDefinition> nodes;
+};
+// Has the pooler heard of every change that this session has heard of? Reply: Done; a Recall of
+// what the session may no longer hold comes before it.
+struct Confirm {
+  std::uint32_t request = 0;
+};
+using Request = std::variant<Attach, Acquire, Withdraw, Release, Cancel, Show, Ping, Clean, Reload,
+                             Pause, ResetStats, Check, Confirm>;
 
 // --- replies ----------------------------------------------------------------------------------
 struct Attached {
@@ -112,7 +131,12 @@ struct Done {
   std::uint32_t request = 0;
   std::int64_t value = 0;
 };
-using Reply = std::variant<Attached, Granted, Failed, Rows, Done>;
+// Unasked: these leases are to be given back, at the end of the session's transaction at the
+// latest. Some may have been given back meanwhile.
+struct Recall {
+  std::vector<std::uint64_t> leases;
+};
+using Reply = std::variant<Attached, Granted, Failed, Rows, Done, Recall>;
 
 // Appends the frame to `out`. The status of a Failed must not be ok.
 void Encode(const Request& request, std::string* out);

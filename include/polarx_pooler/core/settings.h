@@ -23,6 +23,7 @@ struct Settings {
   std::chrono::seconds pool_session_max_lifetime{300};
   std::chrono::seconds pool_session_context_check_gap{120};
   std::chrono::seconds pooler_connect_timeout{10};
+  std::chrono::seconds lease_warn_after{0};  // 0: no warnings
   std::string reset_query = "DISCARD ALL";
   std::string warmup_query;
 };

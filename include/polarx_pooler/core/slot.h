@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <list>
+#include <optional>
 
+#include "polarx_pooler/core/node.h"
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
 
@@ -54,14 +56,26 @@ struct Slot {
 
   TimePoint created_at{};
   TimePoint state_since{};
-  TimePoint idle_since{};  // last release or, before the first, opening
-  TimePoint expires_at = kNever;
+  TimePoint idle_since{};                   // last release or, before the first, opening
+  TimePoint expires_at = kNever;            // to be replaced from then on
+  TimePoint renew_at = kNever;              // while idle: when to look after its replacement
+  bool replaced = false;                    // another one was opened in its place
   std::uint64_t leases = 0;                 // hand-outs so far
   CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
+
+  // The memory of the datanode session.
+  std::optional<std::int64_t> memory_bytes;  // unset: not measured
+  TimePoint checked_at{};                    // opened or measured
+  TimePoint check_at = kNever;               // to be measured then
+
+  TimePoint timer_at = kNever;  // PoolBook: its place among the timers
 
   // The lease; set while leased.
   LeaseId lease = 0;
   SessionId session = 0;
+  RoleId role = 0;
+  bool recalled = false;  // the session was told to give it back
+  bool warned = false;    // that it is held for long was told
 };
 
 }  // namespace polarx

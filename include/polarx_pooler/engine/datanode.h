@@ -38,6 +38,8 @@ class Datanode {
   void Run(RunOrder order);
   void Cancel(const CancelOrder& order);
   void Close(const CloseOrder& order);
+  bool open() const { return phase_ == Phase::kPassive || phase_ == Phase::kRunning; }
+  bool closing() const { return phase_ == Phase::kDraining; }
   void Abandon();  // closes our copy of a lent connection without a word to the datanode
 
   void OnEvents(std::uint32_t events);
@@ -71,6 +73,7 @@ class Datanode {
   void Finish(bool timed_out);
   void FreeConnection();
   void SetEvents(std::uint32_t events);
+  bool Measuring() const;
 
   DatanodeHost* const host_;
   const SlotId slot_;
@@ -84,6 +87,7 @@ class Datanode {
   RunOrder run_;
   std::size_t statement_ = 0;  // of run_: the next one
   Status statement_status_;
+  std::optional<std::string> measured_;  // value of run_.measure
   bool timed_out_ = false;
   bool retried_ = false;                 // the statement that a late cancel hit
   bool was_cancelled_ = false;           // since the last run

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -24,7 +25,7 @@ struct ConnectOrder {
   std::chrono::seconds timeout{};  // behind the deadline, for messages
 };
 
-enum class RunKind : std::uint8_t { kReset, kWarm, kPing };
+enum class RunKind : std::uint8_t { kReset, kWarm, kPing, kMemory };
 
 // Runs statements one after the other; each must succeed and the transaction must be over at the
 // end.
@@ -34,6 +35,8 @@ struct RunOrder {
   std::vector<std::string> statements;
   // Parameters whose value libpq's copy may be wrong about: asked for after the statements.
   std::vector<std::string> verify;
+  // A last one whose only value goes into the completion; it may fail. "": none.
+  std::string measure;
   TimePoint deadline{};
   std::chrono::seconds timeout{};
 };
@@ -51,8 +54,8 @@ struct CloseOrder {
   TimePoint deadline{};
 };
 
-// Ends the thread. Connections are closed, those in `lent` without a word to the datanode: their
-// holders go on with them.
+// Ends the thread, within a second. Connections are closed, those in `lent` without a word to the
+// datanode: their holders go on with them.
 struct StopOrder {
   std::vector<SlotId> lent;
 };
@@ -78,8 +81,10 @@ struct RunDone {
   SlotId slot = 0;
   RunKind kind = RunKind::kReset;
   Status status;
-  protocol::Parameters parameters;  // all, if ok
-  bool timed_out = false;           // not ok because the deadline came
+  protocol::Parameters parameters;   // all, if ok
+  std::optional<std::string> value;  // of `measure`; unset: it failed, or has no value
+  bool timed_out = false;            // not ok because the deadline came
+  bool in_transaction = false;       // not ok, but a ROLLBACK makes it fit
 };
 
 struct HungUp {  // the datanode closed an idle or lent connection

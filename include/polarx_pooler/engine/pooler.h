@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -44,6 +45,15 @@ struct AttachQuestion {
 struct MappingQuestion {
   NodeId node = 0;
   RoleId role = 0;
+};
+
+// A lease that is held for longer than pooler.lease_warn_after.
+struct LongLease {
+  std::string node;
+  std::string remote_user;
+  int session_pid = 0;
+  int remote_pid = 0;
+  double seconds = 0;
 };
 
 class Pooler {
@@ -84,8 +94,11 @@ class Pooler {
   // (node, role) pairs that sessions have asked for since the start.
   std::vector<MappingQuestion> KnownMappings() const;
 
-  bool NextLog(LogRecord* record);  // false: empty
-  int fds_used() const;             // descriptors that the pooler holds
+  bool NextLog(LogRecord* record);       // false: empty
+  bool NextLongLease(LongLease* lease);  // false: no more
+  // Leases that sessions still hold from earlier workers, by node; all of them at every call.
+  void SetSurvivors(const std::map<NodeId, int>& survivors);
+  int fds_used() const;  // descriptors that the pooler holds
 
   // Refuses new sessions and ends the worker threads; returns within a second. False: a helper
   // thread is stuck in a name lookup or cancel, so the process must leave by _exit.

@@ -18,7 +18,8 @@ class Worker {
   // Starts thread pooler-w<index>. `completions` and `helpers` outlive the worker.
   static Result<std::unique_ptr<Worker>> Start(int index, Channel<Completion>* completions,
                                                HelperPool* helpers);
-  // Ends and joins the thread; connections are closed without waiting for the datanodes.
+  // Ends and joins the thread; waits up to half a second until the datanodes have closed their
+  // ends.
   ~Worker();
 
   // Main thread.

@@ -1,0 +1,20 @@
+// Asks a datanode for a sign of life by beginning a startup; blocks, on a helper thread.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "polarx_pooler/core/status.h"
+
+namespace polarx {
+
+// Ok: something that speaks PostgreSQL's protocol has answered, if only by asking for a password or
+// by refusing the role. Otherwise why not; a server that starts up or shuts down counts as that. No
+// credentials are sent. Takes at most `limit` and the time of a name lookup.
+Status StartupPing(const std::string& node_name, const std::string& host, const std::string& port,
+                   std::chrono::seconds limit);
+
+// What is said when `limit` (pooler_dn_set_timeout) is over.
+Status NoAnswerToPing(const std::string& node_name, std::chrono::seconds limit);
+
+}  // namespace polarx

@@ -1,0 +1,134 @@
+// What administrators ask for: clean, pause, ping, check, statistics; on the main thread.
+#include <algorithm>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+namespace {
+
+// Without queue_timeout a request waits so long for a paused node.
+constexpr std::chrono::seconds kPauseLimit{10};
+
+}  // namespace
+
+int PoolBook::Clean(NodeId node, const std::string& remote_user, TimePoint now) {
+  int count = 0;
+  for (auto& [id, pool] : pools_) {
+    if ((node != 0 && pool->node->definition.id != node) ||
+        (!remote_user.empty() && pool->remote_user != remote_user)) {
+      continue;
+    }
+    count += pool->total() - pool->count(SlotState::kClosing);
+    DoomAll(pool.get(), CloseReason::kCleaned, now);
+  }
+  return count;
+}
+
+// Idle slots close now, all others when they come back.
+void PoolBook::DoomAll(Pool* pool, CloseReason reason, TimePoint now) {
+  std::list<Slot>& idle = pool->list(SlotState::kIdle);
+  while (!idle.empty()) {
+    CloseSlot(&idle.front(), reason, now);
+  }
+  for (SlotState state : {SlotState::kConnecting, SlotState::kWarming, SlotState::kLeased,
+                          SlotState::kResetting, SlotState::kChecking}) {
+    for (Slot& slot : pool->list(state)) {
+      Doom(&slot, reason);
+    }
+  }
+}
+
+void PoolBook::Doom(Slot* slot, CloseReason reason) {
+  slot->doomed = reason;
+  if (slot->state == SlotState::kLeased && !slot->recalled) {
+    slot->recalled = true;
+    actions_->Recall(*slot);
+  }
+}
+
+Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
+  Slot* slot = LiveIdle(pool, now);
+  if (slot != nullptr) {
+    pool->Move(slot, SlotState::kChecking, now);
+  }
+  return slot;
+}
+
+const Node* PoolBook::PausedNode(const Ticket& ticket) {
+  for (const Ticket::Want& want : ticket.wants) {
+    if (want.pool->node->paused) {
+      return want.pool->node;
+    }
+  }
+  return nullptr;
+}
+
+void PoolBook::Pause(NodeId which, bool paused, TimePoint now) {
+  if (which == 0) {
+    all_paused_ = paused;
+    paused_.clear();
+  } else if (paused) {
+    paused_.insert(which);
+  } else {
+    paused_.erase(which);
+  }
+  for (auto& [id, node] : nodes_) {
+    if (which == 0 || id == which) {
+      node->paused = paused;
+      MarkNode(node.get());
+    }
+  }
+  for (auto& [id, ticket] : tickets_) {
+    LimitPause(ticket.get(), now);
+  }
+}
+
+// A request without queue_timeout has a deadline while, and only while, a node of it is paused.
+void PoolBook::LimitPause(Ticket* ticket, TimePoint now) {
+  const bool paused = PausedNode(*ticket) != nullptr;
+  if (ticket->patient || paused == (ticket->deadline != kNever)) {
+    return;
+  }
+  if (paused) {
+    ticket->deadline = now + kPauseLimit;
+    deadlines_.emplace(ticket->deadline, ticket->id);
+  } else {
+    deadlines_.erase({ticket->deadline, ticket->id});
+    ticket->deadline = kNever;
+  }
+}
+
+void PoolBook::ResetStats() {
+  counters_ = {};
+  for (auto& [id, pool] : pools_) {
+    pool->counters = pool->printed_counters = {};
+    pool->acquire_time = pool->hold_time = pool->printed_acquire_time = {};
+  }
+}
+
+bool PoolBook::Matches(std::span<const NodeDefinition> nodes) const {
+  std::size_t members = 0;
+  for (const auto& [id, node] : nodes_) {
+    members += !node->obsolete && node->definition.member ? 1 : 0;
+  }
+  return members == nodes.size() &&
+         std::all_of(nodes.begin(), nodes.end(), [this](const NodeDefinition& wanted) {
+           const auto found = nodes_.find(wanted.id);
+           return found != nodes_.end() && !found->second->obsolete &&
+                  found->second->definition == wanted;
+         });
+}
+
+void PoolBook::SetSurvivors(const std::map<NodeId, int>& survivors) {
+  if (survivors == survivors_) {
+    return;
+  }
+  survivors_ = survivors;
+  for (auto& [id, node] : nodes_) {
+    const auto found = survivors_.find(id);
+    node->survivors = found == survivors_.end() ? 0 : found->second;
+    MarkNode(node.get());
+  }
+}
+
+}  // namespace polarx

@@ -1,0 +1,182 @@
+// What becomes due for single slots: replacement, the memory check, the warning of a long lease; on
+// the main thread.
+//
+// A slot has at most one timer. It may go off too early, for a slot that has changed its state is
+// not looked up: it is then set anew.
+#include <algorithm>
+#include <cassert>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+namespace {
+
+constexpr Duration kRenewAgain = std::chrono::milliseconds(100);
+constexpr Duration kCheckAgain = std::chrono::milliseconds(20);
+
+std::string Megabytes(std::int64_t bytes) { return std::to_string((bytes + 524288) >> 20) + " MB"; }
+
+}  // namespace
+
+TimePoint PoolBook::EndOf(const Slot& slot) const {
+  return slot.created_at + settings_.pool_session_max_lifetime;
+}
+
+TimePoint PoolBook::DueTime(const Slot& slot) const {
+  if (slot.state == SlotState::kIdle) {
+    return std::min(slot.renew_at, slot.check_at);
+  }
+  if (slot.state != SlotState::kLeased) {
+    return kNever;
+  }
+  const TimePoint expiry = slot.doomed == CloseReason::kNone ? slot.expires_at : kNever;
+  const bool warns = !slot.warned && settings_.lease_warn_after > std::chrono::seconds(0);
+  return warns ? std::min(expiry, slot.state_since + settings_.lease_warn_after) : expiry;
+}
+
+void PoolBook::Arm(Slot* slot) {
+  const TimePoint due = DueTime(*slot);
+  if (due < slot->timer_at) {
+    Disarm(slot);
+    slot->timer_at = due;
+    timers_.emplace(due, slot->id);
+  }
+}
+
+void PoolBook::Disarm(Slot* slot) {
+  if (slot->timer_at != kNever) {
+    timers_.erase({slot->timer_at, slot->id});
+    slot->timer_at = kNever;
+  }
+}
+
+// From the settings that hold now.
+void PoolBook::SetTimes(Slot* slot) {
+  slot->expires_at = slot->renew_at =
+      slot->created_at + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
+  slot->check_at =
+      slot->checked_at + JitteredGap(settings_.pool_session_context_check_gap, Jitter());
+}
+
+void PoolBook::FireTimers(TimePoint now) {
+  while (!timers_.empty() && timers_.begin()->first <= now) {
+    Slot* slot = slots_.at(timers_.begin()->second);
+    Disarm(slot);
+    Fire(slot, now);
+  }
+}
+
+// The slot may be closing afterwards.
+void PoolBook::Fire(Slot* slot, TimePoint now) {
+  if (slot->state == SlotState::kLeased) {
+    if (now >= slot->expires_at && slot->doomed == CloseReason::kNone) {
+      if (!slot->replaced && NeedsReplacement(*slot, now) && CanOpen(*slot->pool, false, now)) {
+        Replace(slot, now);
+      }
+      Doom(slot, CloseReason::kLifetime);
+    }
+    const Duration held = now - slot->state_since;
+    if (!slot->warned && settings_.lease_warn_after > std::chrono::seconds(0) &&
+        held >= settings_.lease_warn_after) {
+      slot->warned = true;
+      actions_->LongLease(*slot, held);
+    }
+  } else if (slot->state == SlotState::kIdle) {
+    if (now >= slot->renew_at) {
+      Renew(slot, now);
+    } else if (now >= slot->check_at) {
+      // One at a time: the others are for users.
+      if (slot->pool->count(SlotState::kChecking) > 0) {
+        slot->check_at = now + kCheckAgain;
+      } else {
+        slot->pool->Move(slot, SlotState::kChecking, now);
+        actions_->Measure(slot);
+      }
+    }
+  }
+  if (slot->state == SlotState::kLeased || slot->state == SlotState::kIdle) {
+    Arm(slot);
+  }
+}
+
+// --- replacement --------------------------------------------------------------------------------
+
+// Would the pool without the slot have to open another one?
+bool PoolBook::NeedsReplacement(const Slot& slot, TimePoint now) const {
+  const Pool& pool = *slot.pool;
+  Sizes sizes = pool.sizes();
+  --sizes.total;
+  sizes.idle -= slot.state == SlotState::kIdle ? 1 : 0;
+  return !pool.obsolete && SlotsToOpen(sizes, LimitsOf(*pool.node), pool.node->total() - 1,
+                                       pool.InUse(now, settings_.pool_conn_keepalive)) > 0;
+}
+
+void PoolBook::Replace(Slot* slot, TimePoint now) {
+  slot->replaced = true;
+  ++slot->pool->renewing;
+  Open(slot->pool, now);
+}
+
+// An idle slot has expired: it stays until the one that replaces it is open, if there has to be one
+// and there is room for both, but not beyond its lifetime.
+void PoolBook::Renew(Slot* slot, TimePoint now) {
+  Pool* pool = slot->pool;
+  const Node& node = *pool->node;
+  const bool full = node.total() >= LimitsOf(node).max_size;
+  const bool needed = slot->replaced || (NeedsReplacement(*slot, now) && !full);
+  if (now >= EndOf(*slot) || !needed) {
+    CloseSlot(slot, CloseReason::kLifetime, now);
+  } else if (slot->replaced) {
+    slot->renew_at = EndOf(*slot);
+  } else if (CanOpen(*pool, false, now)) {
+    Replace(slot, now);
+    slot->renew_at = EndOf(*slot);
+  } else {
+    slot->renew_at = std::min(now + kRenewAgain, EndOf(*slot));
+  }
+}
+
+// A new slot is ready: it stands in for the oldest one that waits for that.
+void PoolBook::CloseReplaced(Pool* pool, TimePoint now) {
+  Slot* oldest = nullptr;
+  for (Slot& slot : pool->list(SlotState::kIdle)) {
+    if (slot.replaced && (oldest == nullptr || slot.created_at < oldest->created_at)) {
+      oldest = &slot;
+    }
+  }
+  if (oldest != nullptr) {
+    CloseSlot(oldest, CloseReason::kLifetime, now);
+  }
+}
+
+// --- memory -------------------------------------------------------------------------------------
+
+void PoolBook::OnMeasured(Slot* slot, std::optional<std::int64_t> bytes, TimePoint now) {
+  assert(slot->state == SlotState::kResetting || slot->state == SlotState::kChecking);
+  Pool* pool = slot->pool;
+  Node* node = pool->node;
+  slot->memory_bytes = bytes;
+  slot->checked_at = now;
+  slot->check_at = now + JitteredGap(settings_.pool_session_context_check_gap, Jitter());
+  if (!bytes.has_value() && !std::exchange(node->memory_hidden, true)) {
+    actions_->Log(
+        "memory of sessions on datanode \"" + node->definition.name + "\" cannot be measured",
+        "Remote user \"" + pool->remote_user +
+            "\" may not read pg_backend_memory_contexts there, and the extension "
+            "polarx_pooler is not installed.");
+  }
+  const std::int64_t limit = std::int64_t{settings_.pool_session_memory_limit_mb} << 20;
+  if (bytes.value_or(0) > limit) {
+    actions_->Log("connection to datanode \"" + node->definition.name +
+                      "\" is closed: its session, "
+                      "process " +
+                      std::to_string(slot->remote_pid) + " of remote user \"" + pool->remote_user +
+                      "\", uses " + Megabytes(*bytes),
+                  "pooler.pool_session_memory_limit is " + Megabytes(limit) + ".");
+    CloseSlot(slot, CloseReason::kMemory, now);
+  } else {
+    Settle(slot, now);
+  }
+}
+
+}  // namespace polarx

@@ -1,0 +1,225 @@
+// What administrators ask for: pause and resume, statistics, check; and what sessions still hold
+// from an earlier worker.
+#include "pool_book_fixture.h"
+
+namespace polarx {
+namespace {
+
+using std::chrono::seconds;
+
+TEST_F(PoolBookTest, APausedNodeLendsNothingUntilItIsResumed) {
+  settings_.max_pool_size = 8;
+  Open();
+  UseTogether(1);
+  book_->Pause(kNode, true, now_);
+  Ask(1);
+  Ask(2);
+  EndTurn();
+  EXPECT_TRUE(held_[1].empty());
+  EXPECT_EQ(RejectionOf(1), "");
+  EXPECT_TRUE(connecting_.empty());
+  Ask(3, {{kOtherNode, kRole}});
+  EndTurn();
+  ConnectAll();
+  EXPECT_EQ(held_[3].size(), 1u) << "other nodes go on";
+  book_->Pause(kNode, false, now_);
+  EndTurn();
+  EXPECT_EQ(held_[1].size(), 1u);
+  ConnectAll();
+  EXPECT_EQ(held_[2].size(), 1u);
+}
+
+TEST_F(PoolBookTest, ARequestWaitsTenSecondsForAPausedNode) {
+  Open();
+  book_->Pause(0, true, now_);
+  Ask(1);
+  EndTurn();
+  Pass(seconds(9));
+  EndTurn();
+  EXPECT_EQ(RejectionOf(1), "");
+  EXPECT_LE(book_->NextDeadline(), now_ + seconds(1));
+  Pass(seconds(1));
+  EndTurn();
+  EXPECT_EQ(RejectionOf(1), "53300");
+  EXPECT_EQ(rejected_[1].message(), "datanode \"dn1\" is paused (waited for 10.0 s)");
+  EXPECT_EQ(PoolOf(kNode, kRole)->counters.rejected, 0u);
+}
+
+TEST_F(PoolBookTest, QueueTimeoutBoundsTheWaitForAPausedNode) {
+  Open();
+  book_->Pause(kNode, true, now_);
+  Ask(1, {{kNode, kRole}}, seconds(3));
+  Ask(2, {{kNode, kRole}}, seconds(30));
+  EndTurn();
+  Pass(seconds(3));
+  EndTurn();
+  EXPECT_EQ(RejectionOf(1), "53300");
+  Pass(seconds(26));
+  EndTurn();
+  EXPECT_EQ(RejectionOf(2), "");
+}
+
+TEST_F(PoolBookTest, AfterResumeARequestWithoutQueueTimeoutHasNoDeadline) {
+  Open();
+  book_->Pause(kNode, true, now_);
+  Ask(1);
+  EndTurn();
+  Pass(seconds(5));
+  book_->Pause(kNode, false, now_);
+  EndTurn();
+  Pass(seconds(6));  // the connect takes its time
+  EndTurn();
+  EXPECT_EQ(RejectionOf(1), "");
+  ConnectAll();
+  EXPECT_EQ(held_[1].size(), 1u);
+}
+
+TEST_F(PoolBookTest, AWaitingRequestIsHeldByALaterPause) {
+  Open();
+  Ask(1);
+  EndTurn();
+  book_->Pause(kNode, true, now_);
+  ConnectAll();
+  EXPECT_TRUE(held_[1].empty());
+  Pass(seconds(10));
+  EndTurn();
+  EXPECT_EQ(RejectionOf(1), "53300");
+}
+
+TEST_F(PoolBookTest, LeasesOfAPausedNodeGoOnAndComeBack) {
+  Open();
+  Hold(1);
+  book_->Pause(kNode, true, now_);
+  GiveBack(1);
+  FinishResets();
+  EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 1);
+}
+
+TEST_F(PoolBookTest, ANodeThatComesLaterIsPausedWithAll) {
+  Open();
+  book_->Pause(0, true, now_);
+  nodes_.push_back(NodeOf(7));
+  mappings_.push_back(MappingOf(7, kRole, "alice"));
+  book_->SetCatalog(nodes_, mappings_, now_);
+  Ask(1, {{7, kRole}});
+  EndTurn();
+  ConnectAll();
+  EXPECT_TRUE(held_[1].empty());
+  book_->Pause(0, false, now_);
+  EndTurn();
+  ConnectAll();
+  EXPECT_EQ(held_[1].size(), 1u);
+}
+
+TEST_F(PoolBookTest, ResetStatsTakesCountersAndHistogramsToZero) {
+  Open();
+  UseTogether(2);
+  Pool* pool = PoolOf(kNode, kRole);
+  ASSERT_GT(pool->counters.acquired, 0u);
+  book_->ResetStats();
+  EXPECT_EQ(pool->counters.acquired, 0u);
+  EXPECT_EQ(pool->counters.connects, 0u);
+  EXPECT_EQ(book_->counters().client_request_conn_total, 0u);
+  EXPECT_EQ(pool->total(), 2);
+  UseTogether(1);
+  EXPECT_EQ(pool->counters.acquired, 1u);
+}
+
+TEST_F(PoolBookTest, RequestsThatSetParametersAreCounted) {
+  Open();
+  UseTogether(1);
+  Ask(1, {{kNode, kRole}}, Duration::zero(), true);
+  EndTurn();
+  EXPECT_EQ(book_->counters().acquire_conn_from_hashtab_and_set, 1u);
+}
+
+TEST_F(PoolBookTest, CheckComparesTheMembers) {
+  Open();
+  EXPECT_TRUE(book_->Matches(nodes_));
+  std::vector<NodeDefinition> other = nodes_;
+  other[1].port = 5433;
+  EXPECT_FALSE(book_->Matches(other));
+  other = nodes_;
+  other.pop_back();
+  EXPECT_FALSE(book_->Matches(other));
+  other = nodes_;
+  other.push_back(NodeOf(9));
+  EXPECT_FALSE(book_->Matches(other));
+  std::reverse(nodes_.begin(), nodes_.end());
+  EXPECT_TRUE(book_->Matches(nodes_));
+  nodes_.push_back(NodeOf(9));
+  nodes_.back().member = false;
+  book_->SetCatalog(nodes_, mappings_, now_);
+  nodes_.pop_back();
+  EXPECT_TRUE(book_->Matches(nodes_)) << "servers of other wrappers are none";
+}
+
+TEST_F(PoolBookTest, WhatSessionsStillHoldCountsForTheMaximum) {
+  Open();
+  book_->SetSurvivors({{kNode, 1}});
+  Hold(1);
+  Ask(2);
+  EndTurn();
+  EXPECT_EQ(RejectionOf(2), "53300") << "one lease here, one from before";
+  Ask(3, {{kNode, kRole}}, seconds(60));
+  EndTurn();
+  ConnectAll();
+  EXPECT_TRUE(held_[3].empty());
+  book_->SetSurvivors({});
+  EndTurn();
+  ConnectAll();
+  EXPECT_EQ(held_[3].size(), 1u);
+}
+
+TEST_F(PoolBookTest, AFailedWarmupIsSaidOnceAndTheConnectionServes) {
+  settings_.warmup_query = "SELECT nonsense";
+  settings_.min_pool_size = 2;
+  settings_.max_pool_size = 8;
+  Open();
+  ConnectAll();
+  ASSERT_GE(warming_.size(), 2u);
+  for (Slot* slot : warming_) {
+    book_->OnWarmupFailed(slot, "no such column", false, now_);
+  }
+  FinishResets();
+  EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 2);
+  const auto said = [this] {
+    return std::count_if(logs_.begin(), logs_.end(), [](const std::string& line) {
+      return line.find("on datanode \"dn1\" as remote user \"alice\": no such column") !=
+             std::string::npos;
+    });
+  };
+  EXPECT_EQ(said(), 1);
+  settings_.warmup_query = "SELECT other_nonsense";
+  book_->Apply(settings_, now_);
+  warming_.clear();
+  book_->Clean(kNode, "", now_);
+  EndTurn();
+  FinishCloses();
+  ConnectAll();
+  for (Slot* slot : warming_) {
+    book_->OnWarmupFailed(slot, "no such column", false, now_);
+  }
+  EXPECT_EQ(said(), 2) << "once for each change";
+}
+
+TEST_F(PoolBookTest, AWarmupThatCostsTheConnectionIsNotTriedAgainAtOnce) {
+  settings_.warmup_query = "SELECT pg_sleep(1000)";
+  settings_.min_pool_size = 1;
+  settings_.max_pool_size = 8;
+  Open();
+  ConnectAll();
+  std::vector<Slot*> slots;
+  slots.swap(warming_);
+  for (Slot* slot : slots) {
+    book_->OnWarmupFailed(slot, "time is over", true, now_);
+  }
+  EndTurn();
+  FinishCloses();
+  ConnectAll();
+  EXPECT_TRUE(warming_.empty());
+  EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 1);
+}
+
+}  // namespace
+}  // namespace polarx
