@@ -32,8 +32,9 @@ our @EXPORT = qw(
   start_coordinator start_datanode add_node add_mapping set_conf me
   value run_sql fails_with session within
   wait_until wait_for backends backend_pids worker_pid worker_pids
-  log_offset log_since wait_log silent_port
+  log_offset log_since wait_log silent_port meanwhile statements
   finish
+  add_holders hold stat_lines_pass rests
 );
 
 my $kPooled =
@@ -134,7 +135,8 @@ sub set_conf
 	my ($server, %settings) = @_;
 	for my $name (sort keys %settings)
 	{
-		my $to = defined $settings{$name} ? "SET $name = '$settings{$name}'" : "RESET $name";
+		my $to = "RESET $name";
+		$to = sprintf "SET %s = '%s'", $name, $settings{$name} =~ s/'/''/gr if defined $settings{$name};
 		value($server, "ALTER SYSTEM $to");
 	}
 	value($server, 'SELECT pg_reload_conf()');
@@ -314,6 +316,82 @@ sub finish
 	}
 	done_testing();
 	return;
+}
+
+# Superuser roles h1 .. h<count> of the coordinator, mapped on the nodes to the datanodes'
+# superuser: they share the pools of add_node's mapping, so that one session may hold many leases.
+sub add_holders
+{
+	my ($coord, $count, @nodes) = @_;
+	my $sql = join ';', map {
+		my $role = "h$_";
+		"CREATE ROLE $role SUPERUSER", map { sprintf(
+				'CREATE USER MAPPING FOR %s SERVER %s OPTIONS (user \'%s\')', $role, $_, me()) } @nodes
+	} 1 .. $count;
+	value($coord, $sql);
+	return;
+}
+
+# The session, in a transaction, acquires a lease of the node for each of the holders first .. last.
+sub hold
+{
+	my ($session, $node, $first, $last) = @_;
+	$session->ask(join(';', map { "SET LOCAL ROLE h$_; SELECT pooler.exec('$node', 'SELECT 1')" } $first .. $last)
+		  . '; RESET ROLE');
+	return;
+}
+
+# Awaits so many more stat lines of the database postgres, which mark rounds of maintenance where
+# both have the same interval.
+sub stat_lines_pass
+{
+	my ($coord, $lines) = @_;
+	my $offset = log_offset($coord);
+	wait_for("$lines stat lines", sub {
+			$lines <= (() = log_since($coord, $offset) =~ /\[pooler stat\] database=postgres client_request/g) });
+	return;
+}
+
+# Two tests: while so many rounds pass no connection is opened or closed, neither on the datanode
+# nor by the counters of the pools.
+sub rests
+{
+	my ($coord, $datanode, $rounds, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $counters = 'SELECT pool, node, remote_user, total, connects, connect_failures, closed_idle,'
+	  . ' closed_lifetime, closed_memory, closed_error FROM pooler.pools ORDER BY pool';
+	my ($pids, $counted) = (backend_pids($datanode), value($coord, $counters));
+	stat_lines_pass($coord, $rounds + 1);
+	is(backend_pids($datanode), $pids, "$name: over $rounds rounds the same connections");
+	is(value($coord, $counters), $counted, "$name: ... none opened or closed, say the counters");
+	return;
+}
+
+# The session runs statements on the node until $until->(how many) is true, every fourth on
+# connections that have to be opened: (how many, the slowest in seconds).
+sub meanwhile
+{
+	my ($session, $node, $until) = @_;
+	my ($count, $slowest) = (0, 0);
+	do
+	{
+		$session->ask("SELECT pooler.clean('$node')") if $count % 4 == 0;
+		my $start = time;
+		$session->ask("SELECT pooler.exec('$node', 'SELECT 1')");
+		my $took = time - $start;
+		$slowest = $took if $took > $slowest;
+		$count++;
+	} until ($until->($count));
+	return ($count, $slowest);
+}
+
+# What poolers have sent to a datanode with log_statement = all since $offset of its log:
+# [process, text] each.
+sub statements
+{
+	my ($datanode, $offset) = @_;
+	return map { /\[(\d+)\] polarx_pooler\S* LOG:  (?:statement|execute [^:]*): ?(.*)$/ ? [ $1, $2 ] : () }
+	  split /\n/, log_since($datanode, $offset);
 }
 
 1;
