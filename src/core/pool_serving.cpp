@@ -19,6 +19,12 @@ TicketId OldestTicket(const Pool& pool) {
   return pool.queue.empty() ? ~TicketId{0} : pool.queue.front()->id;
 }
 
+// Does another pool have an older ticket and nothing for it?
+bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket, TimePoint now) {
+  return &other != &pool && OldestTicket(other) < ticket.id && !HeldOff(other, now) &&
+         other.count(SlotState::kIdle) + other.sizes().connecting == 0;
+}
+
 }  // namespace
 
 void PoolBook::EndTurn(TimePoint now) {
@@ -139,13 +145,18 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
   }
   std::vector<Slot*> slots;
   slots.reserve(ticket->wants.size());
+  bool have_idle = true;  // so many that it would be served but for others
   for (const Ticket::Want& want : ticket->wants) {
     if (ticket->wants.size() > 1 && want.pool->queue.front() != ticket) {
       return false;
     }
+    have_idle = have_idle && want.pool->count(SlotState::kIdle) > 0;
+  }
+  for (const Ticket::Want& want : ticket->wants) {
     if (MustYield(*want.pool, *ticket, now)) {
+      // What is looked at again has no idle slot, so that none of its tickets comes here in turn.
       for (Pool* other : want.pool->node->pools) {
-        if (other != want.pool && OldestTicket(*other) < ticket->id) {
+        if (have_idle && HasOlderInNeed(*other, *want.pool, *ticket, now)) {
           MarkDirty(other);
         }
       }
@@ -236,10 +247,7 @@ bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) 
   int coming = 0;
   for (const Pool* other : node.pools) {
     coming += other->count(SlotState::kClosing);
-    if (other != &pool && OldestTicket(*other) < ticket.id && !HeldOff(*other, now) &&
-        other->count(SlotState::kIdle) + other->sizes().connecting == 0) {
-      ++older;
-    }
+    older += HasOlderInNeed(*other, pool, ticket, now) ? 1 : 0;
   }
   return older > coming;
 }

@@ -92,6 +92,20 @@ TEST_F(PoolSharingTest, ARequestForSeveralNodesReservesNothing) {
   EXPECT_EQ(held_[4].size(), 1u);
 }
 
+TEST_F(PoolSharingTest, RequestsBehindOneForSeveralNodesLetATurnEnd) {
+  settings_.max_pool_size = 1;
+  Open();
+  Hold(1);
+  Ask(2, {{kNode, kRole}, {kOtherNode, kRole}}, seconds(30));
+  Ask(3, {{kNode, kOtherRole}}, seconds(30));
+  Ask(4, {{kNode, kRole}}, seconds(30));
+  EndTurn();
+  ConnectAll();
+  GiveBack(1);
+  FinishResets();
+  EXPECT_EQ(grants_.back(), SessionId{2});
+}
+
 TEST_F(PoolSharingTest, ClosingSlotsDoNotCountForTheMinimum) {
   settings_.max_pool_size = 40;
   settings_.min_pool_size = 5;
@@ -104,6 +118,28 @@ TEST_F(PoolSharingTest, ClosingSlotsDoNotCountForTheMinimum) {
     EndTurn();
   }
   EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 5);
+}
+
+TEST_F(PoolSharingTest, APoolInSteadyUseKeepsItsReserve) {
+  settings_.max_pool_size = 40;
+  settings_.min_free_size = 3;
+  settings_.pool_conn_keepalive = seconds(60);
+  settings_.pool_session_max_lifetime = seconds(1000000);
+  Open();
+  UseTogether(1);
+  ConnectAll();
+  const int connects = connects_;
+  for (int round = 0; round < 30; ++round) {
+    Pass(seconds(10));
+    Hold(1);
+    GiveBack(1);
+    FinishResets();
+    book_->Maintain(now_);
+    EndTurn();
+    FinishCloses();
+    ConnectAll();
+  }
+  EXPECT_EQ(connects_, connects) << "no reserve is closed and opened again";
 }
 
 TEST_F(PoolSharingTest, ALimitOfOneRoleHoldsOnlyItOff) {
