@@ -96,7 +96,7 @@ regress() {
 tap() {
   local status test log
   mkdir -p "$work/tap"
-  TESTDIR=$work/tap prove --timer -I test/tap "$@"
+  TESTDIR=$work/tap prove --timer -j "$jobs" -I test/tap "$@"
   status=$?
   sed -nE 's,^test/tap/(.*)\.pl .*Wstat.*,\1,p' "$work/log/tap.log" | while read -r test; do
     printf '\n---- %s\n' "$test"

@@ -281,8 +281,8 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
     return;
   }
   const Sizes sizes = pool->sizes();
-  int missing =
-      static_cast<int>(pool->queue.size()) - sizes.idle - sizes.connecting - ComingBack(pool, now);
+  int missing = static_cast<int>(pool->queue.size()) - sizes.idle -
+                pool->count(SlotState::kConnecting) - ComingBack(pool, now);
   while (missing > 0 && CanOpen(*pool, true, now)) {
     Open(pool, now);
     --missing;
@@ -298,14 +298,14 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   }
 }
 
-// Resets and checks that should end before a new connection would be open. Once they take longer, a
-// ticket gets a connection of its own.
+// Warm-ups, resets and checks that should end before a new connection would be open. Once they take
+// longer, a ticket gets a connection of its own.
 int PoolBook::ComingBack(Pool* pool, TimePoint now) {
   constexpr Duration kShortest = std::chrono::milliseconds(5);
   constexpr Duration kLongest = std::chrono::seconds(1);
   const Duration patience = std::clamp(pool->node->connect_time, kShortest, kLongest);
   int count = 0;
-  for (const SlotState state : {SlotState::kResetting, SlotState::kChecking}) {
+  for (const SlotState state : {SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
     for (const Slot& slot : pool->list(state)) {
       if (now - slot.state_since >= patience) {
         break;  // the front is the youngest

@@ -139,6 +139,7 @@ class Pooler::Impl : public PoolActions {
   HelperPool helpers_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::map<NodeId, std::size_t> next_worker_;
+  std::size_t first_worker_ = 0;  // of the next node
   bool stopped_ = false;
   bool all_joined_ = true;
 

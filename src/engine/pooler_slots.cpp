@@ -17,8 +17,9 @@ void Pooler::Impl::Connect(Slot* slot) {
   const NodeDefinition& definition = slot->pool->node->definition;
   const std::string& node = definition.name;
   // Node by node in turn: else the connections of one node could all meet on one thread.
-  slot->thread =
-      static_cast<int>((definition.id + next_worker_[definition.id]++) % workers_.size());
+  const auto [turn, is_new] = next_worker_.try_emplace(definition.id, first_worker_);
+  first_worker_ += is_new ? 1 : 0;
+  slot->thread = static_cast<int>(turn->second++ % workers_.size());
   constexpr int kReserve = 8;
   if (FdsUsed() + kReserve > config_.fd_limit) {
     mailbox_->completions.Send(ConnectFailed{

@@ -239,6 +239,22 @@ TEST_F(PoolBookTest, AnEvictedMinimumIsNotRefilledWhileRequestsHadToWait) {
   EXPECT_GE(connects_, connects);
 }
 
+TEST_F(PoolBookTest, AStuckWarmupHoldsNoRequestUp) {
+  settings_.warmup_query = "SELECT pg_sleep(1000)";
+  settings_.min_pool_size = 1;
+  settings_.max_pool_size = 4;
+  Open();
+  ConnectAll();
+  const int before = connects_;
+  Ask(1);
+  EndTurn();
+  EXPECT_EQ(connects_, before) << "it should be over in a moment";
+  Pass(std::chrono::seconds(1));
+  EndTurn();
+  ConnectAll();
+  EXPECT_EQ(held_[1].size(), 1u);
+}
+
 TEST_F(PoolBookTest, ARefillThatFailedTurnsNoRequestAway) {
   settings_.min_pool_size = 1;
   Open();
