@@ -27,6 +27,8 @@ Slot* Pool::AddSlot(SlotId slot_id, TimePoint now) {
   slot->self = connecting.begin();
   slot->created_at = slot->state_since = now;
   ++total_;
+  ++node->slots;
+  ++node->counts[static_cast<std::size_t>(SlotState::kConnecting)];
   return slot;
 }
 
@@ -39,6 +41,8 @@ void Pool::Move(Slot* slot, SlotState to, TimePoint now) {
     ++place;
   }
   target.splice(place, list(slot->state), slot->self);
+  --node->counts[static_cast<std::size_t>(slot->state)];
+  ++node->counts[static_cast<std::size_t>(to)];
   slot->state = to;
   slot->state_since = now;
 }
@@ -47,6 +51,8 @@ void Pool::Remove(Slot* slot) {
   assert(slot->pool == this && slot->state == SlotState::kClosing);
   list(SlotState::kClosing).erase(slot->self);
   --total_;
+  --node->slots;
+  --node->counts[static_cast<std::size_t>(SlotState::kClosing)];
 }
 
 Sizes Pool::sizes() const {
@@ -66,24 +72,6 @@ const HoldOff* Pool::ActiveHoldOff() const {
 
 const HoldOff* Pool::ProvenHoldOff() const {
   return node->hold_off.proven() ? &node->hold_off : hold_off.proven() ? &hold_off : nullptr;
-}
-
-int Node::count(SlotState state) const {
-  int sum = 0;
-  for (const Pool* pool : pools) {
-    sum += pool->count(state);
-  }
-  return sum;
-}
-
-int Node::leased() const { return count(SlotState::kLeased) + survivors; }
-
-int Node::total() const {
-  int sum = survivors;
-  for (const Pool* pool : pools) {
-    sum += pool->total();
-  }
-  return sum;
 }
 
 }  // namespace polarx

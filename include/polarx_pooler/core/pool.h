@@ -109,9 +109,13 @@ struct Node {
   // Minima are not refilled until then: tickets had to wait for room.
   TimePoint fill_blocked_until{};
 
-  int count(SlotState state) const;
-  int leased() const;  // survivors included
-  int total() const;   // likewise
+  // Over all pools; Pool keeps them.
+  std::array<int, kSlotStates> counts{};
+  int slots = 0;
+
+  int count(SlotState state) const { return counts[static_cast<std::size_t>(state)]; }
+  int leased() const { return count(SlotState::kLeased) + survivors; }
+  int total() const { return slots + survivors; }
 };
 
 }  // namespace polarx
