@@ -62,6 +62,17 @@ Sizes Pool::sizes() const {
           .resetting = count(SlotState::kResetting) + count(SlotState::kChecking)};
 }
 
+Sizes Pool::lasting_sizes() const {
+  Sizes result = sizes();
+  result.total -= renewing;
+  if (renewing > 0) {
+    for (const Slot& slot : list(SlotState::kIdle)) {
+      result.idle -= slot.replaced ? 1 : 0;
+    }
+  }
+  return result;
+}
+
 bool Pool::InUse(TimePoint now, std::chrono::seconds keepalive) const {
   return ever_acquired && (keepalive < std::chrono::seconds(0) || now - last_acquired < keepalive);
 }

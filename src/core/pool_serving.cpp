@@ -434,7 +434,7 @@ bool PoolBook::Fill(Pool* pool, TimePoint now) {
     return false;
   }
   const bool in_use = pool->InUse(now, settings_.pool_conn_keepalive);
-  if (SlotsToOpen(pool->sizes(), LimitsOf(node), node.total(), in_use) == 0) {
+  if (SlotsToOpen(pool->lasting_sizes(), LimitsOf(node), node.total(), in_use) == 0) {
     return false;
   }
   Open(pool, now);

@@ -104,7 +104,7 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
 // Would the pool without the slot have to open another one?
 bool PoolBook::NeedsReplacement(const Slot& slot, TimePoint now) const {
   const Pool& pool = *slot.pool;
-  Sizes sizes = pool.sizes();
+  Sizes sizes = pool.lasting_sizes();
   --sizes.total;
   sizes.idle -= slot.state == SlotState::kIdle ? 1 : 0;
   return !pool.obsolete && SlotsToOpen(sizes, LimitsOf(*pool.node), pool.node->total() - 1,

@@ -215,7 +215,7 @@ void PoolBook::Maintain(TimePoint now) {
       }
     }
     // The back of the list is longest unused. Above a lowered limit, idle ones go unused or not.
-    Sizes sizes = pool->sizes();
+    Sizes sizes = pool->lasting_sizes();
     sizes.total -= pool->count(SlotState::kClosing);
     int surplus = SlotsToClose(sizes, limits, unused, pool->InUse(now, keepalive));
     surplus = std::max(

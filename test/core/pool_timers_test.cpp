@@ -116,6 +116,21 @@ TEST_F(PoolTimersTest, AnExpiredLeaseIsRecalledAndReplacedBeforeItIsGivenBack) {
   EXPECT_EQ(pool()->total(), 1);
 }
 
+TEST_F(PoolTimersTest, ALeaseThatWasReplacedDoesNotCountForTheMinimum) {
+  settings_.min_pool_size = 3;
+  settings_.max_pool_size = 20;
+  OpenOne();
+  Hold(1);
+  for (int i = 0; i < 12; ++i) {
+    PassUntilDue();
+    ConnectAll();
+    FinishCloses();
+  }
+  EXPECT_EQ(recalled_.size(), 1u);
+  EXPECT_GE(expired(), 3u);
+  EXPECT_EQ(idle(), 3) << "beside the lease";
+}
+
 TEST_F(PoolTimersTest, SlotsOpenedTogetherDoNotExpireTogether) {
   settings_.min_pool_size = 40;
   settings_.max_pool_size = 300;

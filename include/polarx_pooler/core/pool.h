@@ -59,6 +59,7 @@ class Pool {
   const std::list<Slot>& list(SlotState state) const { return lists_[static_cast<int>(state)]; }
   int total() const { return total_; }
   Sizes sizes() const;
+  Sizes lasting_sizes() const;  // without those that another one was opened for
   bool InUse(TimePoint now, std::chrono::seconds keepalive) const;
   // The node's hold-off or else the pool's own, where it is active or proven; null: neither is.
   const HoldOff* ActiveHoldOff() const;
