@@ -155,7 +155,7 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
     CloseSlot(slot, CloseReason::kRequested, now);
   } else if (slot->doomed != CloseReason::kNone) {
     CloseSlot(slot, slot->doomed, now);
-  } else if (now >= slot->expires_at) {
+  } else if (now >= EndOf(*slot)) {
     CloseSlot(slot, CloseReason::kLifetime, now);
   } else if (pool->node->total() - pool->node->count(SlotState::kClosing) >
              LimitsOf(*pool->node).max_size) {
@@ -191,7 +191,7 @@ void PoolBook::Settle(Slot* slot, TimePoint now) {
     CloseSlot(slot, slot->doomed, now);
   } else if (pool->obsolete) {
     CloseSlot(slot, CloseReason::kObsolete, now);
-  } else if (now >= slot->expires_at) {
+  } else if (now >= EndOf(*slot)) {
     CloseSlot(slot, CloseReason::kLifetime, now);
   } else {
     pool->Move(slot, SlotState::kIdle, now);

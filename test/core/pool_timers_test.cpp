@@ -116,6 +116,22 @@ TEST_F(PoolTimersTest, AnExpiredLeaseIsRecalledAndReplacedBeforeItIsGivenBack) {
   EXPECT_EQ(pool()->total(), 1);
 }
 
+TEST_F(PoolTimersTest, ASlotThatExpiresOnItsWayBackIsReplacedBeforeItCloses) {
+  settings_.min_pool_size = 1;
+  settings_.max_pool_size = 8;
+  OpenOne();
+  Hold(1);
+  GiveBack(1);
+  Pass(settings_.pool_session_max_lifetime * 99 / 100);
+  EndTurn();
+  FinishResets();
+  EXPECT_EQ(idle(), 1);
+  EXPECT_EQ(connecting_.size(), 1u);
+  ConnectAll();
+  EXPECT_EQ(idle(), 1);
+  EXPECT_EQ(expired(), 1u);
+}
+
 TEST_F(PoolTimersTest, ALeaseThatWasReplacedDoesNotCountForTheMinimum) {
   settings_.min_pool_size = 3;
   settings_.max_pool_size = 20;
