@@ -398,7 +398,10 @@ void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& sta
   }
   if (up) {
     node->ping_ms = milliseconds;
-    RecoverNode(node);
+    // That it answers does not mean that it has room for another connection.
+    if (!node->hold_off.active() || !node->hold_off.status().sqlstate().starts_with("53")) {
+      RecoverNode(node);
+    }
   } else {
     FailNode(node, status, now);
   }

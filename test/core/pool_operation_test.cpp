@@ -171,6 +171,22 @@ TEST_F(PoolBookTest, WhatSessionsStillHoldCountsForTheMaximum) {
   EXPECT_EQ(held_[3].size(), 1u);
 }
 
+TEST_F(PoolBookTest, APingEndsAHoldOffUnlessTheNodeIsFull) {
+  Open();
+  const auto fail = [this](const char* sqlstate) {
+    Ask(1);
+    EndTurn();
+    FailConnects(Status(sqlstate, "no"));
+  };
+  fail("08001");
+  ASSERT_TRUE(book_->FindNode(kNode)->hold_off.active());
+  book_->OnPing(kNode, true, 0.5, Status::Ok(), now_);
+  EXPECT_FALSE(book_->FindNode(kNode)->hold_off.active());
+  fail("53300");
+  book_->OnPing(kNode, true, 0.5, Status::Ok(), now_);
+  EXPECT_TRUE(book_->FindNode(kNode)->hold_off.active()) << "it answers, but has no room";
+}
+
 TEST_F(PoolBookTest, AFailedWarmupIsSaidOnceAndTheConnectionServes) {
   settings_.warmup_query = "SELECT nonsense";
   settings_.min_pool_size = 2;
