@@ -57,6 +57,15 @@ typedef const char* (*PolarxNodeFunction)(PolarxLease* lease);
 extern const char* polarx_pooler_node(PolarxLease* lease);
 
 /*
+ * Where the node is, in place of PQhost and PQport, which know nothing of it: host name, address or
+ * socket directory, "" if its server names none; port. As its server says now; palloc'd.
+ */
+typedef const char* (*PolarxHostFunction)(PolarxLease* lease);
+extern const char* polarx_pooler_host(PolarxLease* lease);
+typedef int (*PolarxPortFunction)(PolarxLease* lease);
+extern int polarx_pooler_port(PolarxLease* lease);
+
+/*
  * Asks the datanode to cancel the statement that runs on the lease's connection. Returns at once;
  * the statement's result tells the outcome.
  */
@@ -77,6 +86,8 @@ typedef struct PolarxPoolerFunctions {
   PolarxNodeFunction node;
   PolarxCancelFunction cancel;
   PolarxReleaseFunction release;
+  PolarxHostFunction host;
+  PolarxPortFunction port;
 } PolarxPoolerFunctions;
 
 /* Needs fmgr.h. Errors if the library is not installed. */
@@ -92,6 +103,10 @@ typedef struct PolarxPoolerFunctions {
         "$libdir/polarx_pooler", "polarx_pooler_cancel", true, NULL);           \
     (functions)->release = (PolarxReleaseFunction)load_external_function(       \
         "$libdir/polarx_pooler", "polarx_pooler_release", true, NULL);          \
+    (functions)->host = (PolarxHostFunction)load_external_function(             \
+        "$libdir/polarx_pooler", "polarx_pooler_host", true, NULL);             \
+    (functions)->port = (PolarxPortFunction)load_external_function(             \
+        "$libdir/polarx_pooler", "polarx_pooler_port", true, NULL);             \
   } while (0)
 
 #ifdef __cplusplus

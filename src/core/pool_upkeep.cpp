@@ -124,6 +124,7 @@ void PoolBook::SetCatalog(std::vector<NodeDefinition> nodes,
   some_obsolete_ = true;
   DoomUnfit();
   Rebind();
+  CloseAboveLimits(now);
 }
 
 // A role may no longer hold what it was given before.
@@ -214,18 +215,26 @@ void PoolBook::Maintain(TimePoint now) {
         ++unused;
       }
     }
-    // The back of the list is longest unused. Above a lowered limit, idle ones go unused or not.
     Sizes sizes = pool->lasting_sizes();
     sizes.total -= pool->count(SlotState::kClosing);
     int surplus = SlotsToClose(sizes, limits, unused, pool->InUse(now, keepalive));
-    surplus = std::max(
-        surplus,
-        std::min(pool->node->total() - pool->node->count(SlotState::kClosing) - limits.max_size,
-                 pool->count(SlotState::kIdle)));
     for (; surplus > 0; --surplus) {
-      CloseSlot(&idle.back(), CloseReason::kIdle, now);
+      CloseSlot(&idle.back(), CloseReason::kIdle, now);  // the back is longest unused
     }
     MarkDirty(pool.get());
+  }
+  CloseAboveLimits(now);
+}
+
+// Above a lowered limit idle slots go, unused or not, without waiting for a round.
+void PoolBook::CloseAboveLimits(TimePoint now) {
+  for (auto& [id, pool] : pools_) {
+    const Node* node = pool->node;
+    std::list<Slot>& idle = pool->list(SlotState::kIdle);
+    int above = node->total() - node->count(SlotState::kClosing) - LimitsOf(*node).max_size;
+    for (; above > 0 && !idle.empty(); --above) {
+      CloseSlot(&idle.back(), CloseReason::kIdle, now);
+    }
   }
 }
 

@@ -103,6 +103,19 @@ void CheckDifferent(const NodeRef* nodes, int count) {
   pfree(sorted);
 }
 
+// "": the server has no such option, or is gone.
+const char* ServerOption(Oid id, const char* name) {
+  const ForeignServer* server = GetForeignServerExtended(id, FSV_MISSING_OK);
+  ListCell* cell;
+  foreach(cell, server != nullptr ? server->options : NIL) {
+    auto* option = static_cast<DefElem*>(lfirst(cell));
+    if (strcmp(option->defname, name) == 0) {
+      return defGetString(option);
+    }
+  }
+  return "";
+}
+
 // The borrower gets the connections as libpq makes them: blocking, with libpq's own notices.
 void SetParameters(PolarxLease** leases, int count) {
   const PQnoticeReceiver receiver = PQsetNoticeReceiver(leases[0]->conn, nullptr, nullptr);
@@ -150,6 +163,16 @@ void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** le
 pg_conn* polarx_pooler_connection(PolarxLease* lease) { return lease->conn; }
 
 const char* polarx_pooler_node(PolarxLease* lease) { return lease->node_name; }
+
+const char* polarx_pooler_host(PolarxLease* lease) {
+  const char* host = polarx::ServerOption(lease->node, "host");
+  return *host != '\0' ? host : polarx::ServerOption(lease->node, "hostaddr");
+}
+
+int polarx_pooler_port(PolarxLease* lease) {
+  const char* port = polarx::ServerOption(lease->node, "port");
+  return *port != '\0' ? atoi(port) : DEF_PGPORT;
+}
 
 void polarx_pooler_cancel(PolarxLease* lease) { polarx::ClientCancel(lease); }
 

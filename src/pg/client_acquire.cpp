@@ -33,13 +33,23 @@ int HeldLeases() {
   return count;
 }
 
+// For a lease. One more stays free: the wait for a statement's answer takes it for a moment.
+bool TakeDescriptor() noexcept {
+  if (!AcquireExternalFD()) {
+    return false;
+  }
+  const bool one_more = AcquireExternalFD();
+  ReleaseExternalFD();
+  return one_more;
+}
+
 // Everything that may run out is had before the pooler is asked.
 void Prepare(const NodeRef* nodes, int count, PolarxLease** prepared) {
   for (int i = 0; i < count; ++i) {
     auto* lease = static_cast<PolarxLease*>(MemoryContextAllocExtended(
         TopMemoryContext, sizeof(PolarxLease), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_ZERO));
     const bool out_of_memory = lease == nullptr;
-    if (out_of_memory || !AcquireExternalFD()) {
+    if (out_of_memory || !TakeDescriptor()) {
       if (!out_of_memory) {
         pfree(lease);
       }

@@ -34,6 +34,18 @@ int CompareNames(const void* left, const void* right) {
   return strcmp(static_cast<const NodeRef*>(left)->name, static_cast<const NodeRef*>(right)->name);
 }
 
+const ForeignServer* DatanodeByName(const char* name) {
+  const ForeignServer* server = GetForeignServerByName(name, false);
+  const ForeignDataWrapper* wrapper = GetForeignDataWrapper(server->fdwid);
+  if (!IsWrapperOfNodes(wrapper->fdwname)) {
+    ereport(ERROR,
+            (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("server \"%s\" is not a datanode", name),
+             errdetail("Its foreign-data wrapper is \"%s\".", wrapper->fdwname),
+             errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
+  }
+  return server;
+}
+
 }  // namespace
 
 uint64 ClientCatalogEpoch() {
@@ -50,14 +62,7 @@ uint64 ClientCatalogEpoch() {
 
 void ClientResolveNode(const char* name, NodeRef* node) {
   RegistryRequire();
-  const ForeignServer* server = GetForeignServerByName(name, false);
-  const ForeignDataWrapper* wrapper = GetForeignDataWrapper(server->fdwid);
-  if (!IsWrapperOfNodes(wrapper->fdwname)) {
-    ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-                    errmsg("server \"%s\" is not a datanode", name),
-                    errdetail("Its foreign-data wrapper is \"%s\".", wrapper->fdwname),
-                    errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
-  }
+  const ForeignServer* server = DatanodeByName(name);
   CheckUsage(server->serverid, name);
   node->id = server->serverid;
   strlcpy(node->name, server->servername, NAMEDATALEN);
@@ -65,7 +70,7 @@ void ClientResolveNode(const char* name, NodeRef* node) {
 
 Oid ClientFindNode(const char* name) {
   RegistryRequire();
-  return get_foreign_server_oid(name, false);
+  return DatanodeByName(name)->serverid;
 }
 
 NodeRef* ClientAllNodes(int* count) {

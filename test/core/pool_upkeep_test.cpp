@@ -209,6 +209,17 @@ TEST_F(PoolBookTest, ALoweredLimitIsReachedByClosingIdleSlots) {
   EXPECT_EQ(Total(kNode), 2);
 }
 
+TEST_F(PoolBookTest, ALoweredLimitOfANodeWaitsForNoRound) {
+  settings_.max_pool_size = 10;
+  Open();
+  UseTogether(6);
+  nodes_[0].max_pool_size = 2;
+  book_->SetCatalog(nodes_, mappings_, now_);
+  EndTurn();
+  FinishCloses();
+  EXPECT_EQ(Total(kNode), 2);
+}
+
 TEST_F(PoolBookTest, AnEvictedMinimumIsNotRefilledWhileRequestsHadToWait) {
   settings_.min_pool_size = 1;
   settings_.max_pool_size = 2;

@@ -39,6 +39,10 @@ CREATE FUNCTION example_parameters(node name, sql text)
 RETURNS TABLE (name text, before text, after text, really text)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 
+-- Name, host and port of the node that a lease is of.
+CREATE FUNCTION example_address(node name) RETURNS text
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
 -- The data as libpq's PQescapeStringConn escapes them, after a statement ('': none).
 CREATE FUNCTION example_escape(node name, data bytea, sql text) RETURNS bytea
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';

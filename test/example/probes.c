@@ -14,6 +14,7 @@
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(example_parameters);
+PG_FUNCTION_INFO_V1(example_address);
 PG_FUNCTION_INFO_V1(example_escape);
 PG_FUNCTION_INFO_V1(example_notifications);
 PG_FUNCTION_INFO_V1(example_leave_open);
@@ -58,6 +59,16 @@ run(PGconn *conn, const char *sql)
 			ereport(ERROR, (errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 							errmsg("%s: %s", sql, message)));
 	}
+}
+
+Datum
+example_address(PG_FUNCTION_ARGS)
+{
+	PolarxLease *lease = acquire(PG_GETARG_NAME(0));
+	char	   *address = psprintf("%s %s %d", pooler.node(lease), pooler.host(lease), pooler.port(lease));
+
+	pooler.release(lease, POLARX_RELEASE_CLEAN);
+	PG_RETURN_TEXT_P(cstring_to_text(address));
 }
 
 static text *

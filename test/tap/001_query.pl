@@ -138,5 +138,16 @@ is(value($coord, q{SELECT string_agg(DISTINCT provolatile::text || proparallel::
 	AND proname IN ('query', 'exec', 'query_all', 'exec_all', 'exec_autocommit', 'exec_all_autocommit')}),
 	'vu', 'VOLATILE PARALLEL UNSAFE');
 
+# What is called while rows are read.
+is($s->ask(q{SELECT a, pooler.exec('dn1', 'SELECT 1') FROM pooler.query('dn1', 'SELECT generate_series(1, 2)') AS r(a int)}),
+	"1|SELECT 1\n2|SELECT 1", 'a statement for each row of another one');
+value($coord, q{CREATE FUNCTION asks(int, text) RETURNS bool LANGUAGE plpgsql AS $$BEGIN
+	PERFORM pooler.exec($2::name, 'SELECT 1'); RETURN true; END$$;
+	CREATE DOMAIN here AS int CHECK (asks(VALUE, 'dn1')); CREATE DOMAIN there AS int CHECK (asks(VALUE, 'dn2'))});
+like($s->refused(q{SELECT * FROM pooler.query('dn1', 'SELECT 1') AS r(a here)}), qr/ERROR:  55006: .*"dn1"/,
+	'a statement on the node while a value is made of a row: 55006');
+is($s->ask(q{SELECT * FROM pooler.query('dn1', 'SELECT 1') AS r(a there)}), '1', '... on another node it may');
+is($s->ask(q{SELECT pooler.exec('dn1', 'SELECT 1')}), 'SELECT 1', '... and the session works on');
+
 $s->quit();
 finish();

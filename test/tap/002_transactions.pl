@@ -3,7 +3,9 @@
 use strict;
 use warnings;
 use PolarxPooler;
+use PolarxProxy;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $coord = start_coordinator(conf => "max_prepared_transactions = 2\n");
 my %dn = map { $_ => start_datanode($_) } qw(dn1 dn2);
@@ -181,6 +183,30 @@ $s->ask('BEGIN READ ONLY');
 like($s->refused(insert('dn1', 80)), qr/25006/, 'READ ONLY holds on the node');
 $s->ask('ROLLBACK');
 is($s->ask($kind), 'read committed|off|off', 'nothing of that stays behind');
+
+# How often it goes to the datanodes and back: two nodes at the end of a long wire.
+my $proxy = PolarxProxy->before($dn{dn1}->port);
+add_node($coord, $_, $dn{dn1}, server => { port => $proxy->port }) for qw(far1 far2);
+my ($one, $both) = map { "SELECT pooler.exec('$_', 'SELECT 1')" } 'far1', 'far2';
+$both = "$one; $both";
+$s->ask($both);
+wait_until($coord, q{SELECT count(*) FROM pooler.pools WHERE node LIKE 'far_' AND idle = total AND idle > 0}, '2', 'far nodes');
+my $way = 0.3;
+$proxy->delay($way);
+for my $row ([ $one, 1, 'the first statement brings its BEGIN along' ], [ $one, 1, 'the next one' ],
+	[ 'SAVEPOINT a', 0, 'SAVEPOINT waits for nothing' ], [ $both, 2, 'a statement on each' ],
+	[ 'COMMIT', 1, 'COMMIT goes to both at the same time' ])
+{
+	my ($sql, $trips, $name) = @$row;
+	$s->ask('BEGIN') if $name =~ /first/;
+	my $start = time;
+	$s->ask($sql);
+	my $took = time - $start;
+	ok($took > 2 * $way * $trips - 0.05 && $took < 2 * $way * $trips + 0.5,
+		sprintf('%s: %d round trips of %.1f s (%.2f s)', $name, $trips, 2 * $way, $took));
+}
+$s->ask("BEGIN; $one");
+within(0.5, 'ROLLBACK does not wait', sub { $s->ask('ROLLBACK') });
 
 $s->quit();
 finish();

@@ -157,4 +157,18 @@ is(value($dn1, q{SELECT count(*) FROM t WHERE who = 'both'}), '80', '... all of 
 is(backends($dn2), '1', 'within the limit');
 
 $_->quit() for $first, $second;
+
+# A session has descriptors for so many leases.
+$coord->append_conf('postgresql.conf', "max_files_per_process = 64\n");
+$coord->restart();
+value($coord, q{ALTER SERVER dn1 OPTIONS (SET max_pool_size '40')});
+add_holders($coord, 30, 'dn1');
+$s = session($coord);
+$s->ask('BEGIN');
+$err = $s->refused(join ';', map { "SET LOCAL ROLE h$_; SELECT pooler.exec('dn1', 'SELECT 1')" } 1 .. 30);
+like($err, qr/\A(?:psql:\S+ )?ERROR:  53000: out of file descriptors(?s:.*)DETAIL:.*holds \d+ leases.*max_files_per_process \(64\)/,
+	'more leases than a session has descriptors for: 53000, with the counts');
+$s->ask('ROLLBACK');
+is($s->ask(q{SELECT pooler.exec('dn1', 'SELECT 1')}), 'SELECT 1', '... and the session works on');
+$s->quit();
 finish();

@@ -55,6 +55,7 @@ $bob->ask('COMMIT');
 # The password rule, on a datanode that trusts.
 add_mapping($coord, 'dave', 'dn2', user => 'app');
 fails_with($coord, $two, '2F003', qr/password/, 'no password: 2F003', user => 'dave');
+is(value($coord, q{SELECT count(*) FROM pooler.pools WHERE 'dave' = ANY (mapped_roles)}), '0', '... nor a pool');
 value($coord, sprintf(q{ALTER USER MAPPING FOR "%s" SERVER dn2 OPTIONS (SET user 'app')}, me()));
 wait_until($coord, $two, 'SELECT 1', 'a superuser needs none', limit => 2);
 fails_with($coord, $two, '2F003', qr/password/, '... but does not open the way for others', user => 'dave');
@@ -74,6 +75,8 @@ $dave->ask('SET pooler.persistent_datanode_connections = on; ' . $two);
 value($coord, q{ALTER USER MAPPING FOR dave SERVER dn2 OPTIONS (SET password_required 'true')});
 like($dave->refused($two), qr/2F003|28P01/, 'the rule holds for a connection that a session kept');
 value($coord, q{CREATE USER MAPPING FOR PUBLIC SERVER dn2 OPTIONS (user 'app', password 'x')});
+wait_until($coord, q{SELECT remote_user, idle > 0 FROM pooler.pools WHERE 'public' = ANY (mapped_roles)}, 'app|t',
+	'a mapping of PUBLIC with a user: a warm pool before its first use');
 fails_with($coord, $two, '2F003', qr/password/, 'a mapping of PUBLIC follows the rule', user => 'carol');
 
 # A kept connection and lost rights.

@@ -142,6 +142,11 @@ wait_until($coord, name_of('dn2'), 'dn2', '... and work goes on');
 add_node($coord, 'fdw', $dn{dn3}, wrapper => 'postgres_fdw', server => { fetch_size => 50 });
 is(value($coord, name_of('fdw')), 'dn3', 'a server of postgres_fdw may be used by name');
 is(value($coord, $all), '2', '... it is not one of "all nodes"');
+value($coord, 'CREATE EXTENSION dblink; CREATE FOREIGN DATA WRAPPER dummy; CREATE SERVER dummy FOREIGN DATA WRAPPER dummy');
+add_node($coord, 'link', $dn{dn3}, wrapper => 'dblink_fdw');
+is(value($coord, name_of('link')), 'dn3', 'one of dblink_fdw too');
+fails_with($coord, name_of('dummy'), '42809', qr/"dummy" is not a datanode/, 'one of another wrapper: 42809');
+fails_with($coord, q{SELECT pooler.pause('dummy')}, '42809', qr/"dummy" is not a datanode/, '... nor can it be paused');
 
 # Hosts by name, and by the folder of a Unix socket.
 add_node($coord, 'by_name', $dn{dn3}, wrapper => 'postgres_fdw', server => { host => 'localhost' });

@@ -41,8 +41,11 @@ for my $view (sort keys %columns)
 my @counters = qw(client_request_conn_total client_request_from_hashtab client_request_from_thread
   acquire_conn_from_hashtab acquire_conn_from_hashtab_and_set acquire_conn_from_thread
   acquire_conn_time each_client_conn_request_cost_time);
-is(value($coord, q{SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
-	WHERE attrelid = 'pooler.stats'::regclass AND attnum > 0}), "@counters stats_since", 'columns of pooler.stats');
+is(value($coord, q{SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+	FROM pg_attribute WHERE attrelid = 'pooler.stats'::regclass AND attnum > 0}),
+	join(', ', map({ "$_ bigint" } @counters[ 0 .. 6 ]), "$counters[7] double precision", 'stats_since timestamp with time zone'),
+	'columns of pooler.stats');
+is(value($coord, q{SELECT has_table_privilege('pg_monitor', 'pooler.stats', 'SELECT')}), 't', '... pg_monitor may read');
 is(value($coord, 'SELECT count(*) FROM pooler.stats'), '1', 'pooler.stats has one row');
 
 # The worker.

@@ -77,6 +77,9 @@ wait_until($coord, $leased, '0', '... at the session\'s end');
 wait_until($dn{dn2}, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()},
 	'0', '... with its statement cancelled');
 
+# Where the node of a lease is.
+is(value($coord, q{SELECT example_address('dn1')}), 'dn1 127.0.0.1 ' . $dn{dn1}->port, 'name, host and port of a node');
+
 # All or nothing.
 $s = session($coord);
 $dn{dn2}->stop('fast');

@@ -14,7 +14,7 @@ my $coord = start_coordinator(conf => <<'END');
 pooler.max_pool_size = 8
 pooler.min_pool_size = 0
 pooler.min_free_size = 0
-pooler.pool_maintenance_timeout = 1s
+pooler.pool_maintenance_timeout = -1
 pooler.pooler_dn_set_timeout = 2s
 END
 check_parameter($coord, name => 'pooler.max_pool_size', boot => 300, start => 8, min => 1, max => 65535,

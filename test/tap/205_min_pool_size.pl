@@ -88,7 +88,8 @@ value($coord, q{ALTER SERVER dn1 OPTIONS (ADD max_pool_size '12')});
 set_conf($coord, 'pooler.min_pool_size' => 5);
 settles_at(5, 'one pool');
 value($coord, join ';', map {
-	"CREATE ROLE r$_ SUPERUSER LOGIN; CREATE USER MAPPING FOR r$_ SERVER dn1 OPTIONS (user 'r$_')" } 1 .. 4);
+	"CREATE ROLE r$_ SUPERUSER LOGIN; CREATE USER MAPPING FOR r$_ SERVER dn1"
+	  . ($_ < 4 ? " OPTIONS (user 'r$_')" : '') } 1 .. 4);    # without an option it is the role's own name
 $coord->restart();
 $watch = session($coord);
 wait_until($coord, 'SELECT sum(total), sum(idle), count(*) FROM pooler.pools', '6|6|5',

@@ -90,12 +90,23 @@ $s->ask('BEGIN');
 hold($s, 'dn1', 1, 100);
 $s->ask('COMMIT');
 is($watch->ask('SELECT total FROM pooler.pools'), '100', 'a hundred connections');
+my %age = map { $_ => undef } split /\n/, $watch->ask('SELECT slot FROM pooler.connections');    # when last seen idle
 my @closed;    # when each had gone
 wait_for('all to be too old', sub {
 		my $gone = $watch->ask('SELECT closed_lifetime FROM pooler.pools') - $before;
 		push @closed, (time) x ($gone - @closed);
+		for my $row (split /\n/, $watch->ask(q{SELECT slot, extract(epoch FROM clock_timestamp() - created_at)
+			FROM pooler.connections WHERE state = 'idle'}))
+		{
+			my ($slot, $seconds) = split /\|/, $row;
+			$age{$slot} = $seconds if exists $age{$slot};
+		}
 		return $gone >= 100;
 	});
+# However long it took to open them: one by one they lived 18 to 20 s.
+my @ages = sort { $a <=> $b } values %age;
+cmp_ok($ages[-1] - $ages[0], '>', 1, sprintf('each has a lifetime of its own (%.2f to %.2f s)', @ages[ 0, -1 ]));
+ok($ages[0] > 17 && $ages[-1] < 20.5, '... less by a tenth at most');
 my $together = 0;
 for my $i (0 .. $#closed)
 {

@@ -157,6 +157,7 @@ class PoolBook {
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
   void Doom(Slot* slot, CloseReason reason);
   void DoomUnfit();
+  void CloseAboveLimits(TimePoint now);
   void Arm(Slot* slot);
   void Disarm(Slot* slot);
   TimePoint DueTime(const Slot& slot) const;
