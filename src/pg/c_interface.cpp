@@ -26,10 +26,15 @@ bool Working(const PolarxLease* lease) {
          PQpipelineStatus(lease->conn) != PQ_PIPELINE_OFF;
 }
 
+bool IsForgotten(const PolarxLease* lease, int level) {
+  return lease->borrowed && lease->acquired_level >= level;
+}
+
 // Gives back the borrowed leases that were acquired at `level` or deeper.
 void ReleaseForgotten(int level) noexcept {
+  ClientHangUpOn(IsForgotten, level);
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (lease->borrowed && lease->acquired_level >= level && Working(lease)) {
+    if (IsForgotten(lease, level) && Working(lease)) {
       ClientCancel(lease);
     }
   }
@@ -37,7 +42,7 @@ void ReleaseForgotten(int level) noexcept {
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
     next = lease->next;
-    if (!lease->borrowed || lease->acquired_level < level) {
+    if (!IsForgotten(lease, level)) {
       continue;
     }
     protocol::ReleaseKind kind = protocol::ReleaseKind::kClean;

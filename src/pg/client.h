@@ -34,6 +34,7 @@ struct PolarxLease {
   bool autocommit;       // of one statement outside the local transaction
   bool recalled;         // the pooler wants it back, at the end of the transaction at the latest
   bool setting;          // the session's parameters are being set on it
+  bool hung_up;          // ClientHangUpOn has told the datanode to close it
   // State of the remote transaction; the transaction's own files use it alone.
   int begin_level;       // local nest level that it belongs to: rolled back there, it ends; 0: none
   int remote_level;      // level it has reached, by savepoints s<begin_level + 1>, …; 0: none
@@ -79,6 +80,10 @@ void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** lea
 
 // Gives a lease back and frees it. No ereport: safe in abort and exit callbacks.
 void ClientRelease(PolarxLease* lease, protocol::ReleaseKind kind) noexcept;
+// Those of the leases that are about to be released and that no pooler worker takes back: all their
+// datanodes close them at the same time, while ClientRelease waits for one after the other. No
+// ereport.
+void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept;
 // Asks the pooler to cancel what runs on the lease. No ereport.
 void ClientCancel(PolarxLease* lease) noexcept;
 // Brings the lease's connection back in sync, waiting at most `limit_ms` (1 and more) and not
@@ -96,7 +101,8 @@ bool ClientLeaseCurrent(const PolarxLease* lease);
 // Replies to requests that were given up are dropped. No ereport.
 void ClientLook() noexcept;
 // Asks the pooler, interruptibly, which leases the changes of the catalog that this backend has
-// heard of take away: those are marked as recalled, the others stand as if acquired now.
+// heard of take away: those are marked as recalled, the others stand as if acquired now. Without an
+// answer within pooler.pooler_connect_timeout all that the changes may concern are marked.
 void ClientConfirm();
 
 // Requests that the pooler answers by rows, put into `result` (InitMaterializedSRF has been called)

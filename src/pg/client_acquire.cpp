@@ -111,7 +111,7 @@ void Count(PolarxLease* const* wanted, int count, uint64 generation) noexcept {
   for (int i = 0; i < count; ++i) {
     PolarxLease* lease = wanted[i];
     if (lease->counted != 0) {
-      LeaseCountDrop(lease->node, lease->counted);
+      LeaseCountDrop(lease->node, lease->counted, true);
     }
     lease->counted = LeaseCountAdd(lease->node, generation) ? generation : 0;
   }

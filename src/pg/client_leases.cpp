@@ -12,6 +12,7 @@
 #include "polarx_pooler/engine/adopt.h"
 
 #include "client_state.h"
+#include "guc.h"
 #include "lease_count.h"
 #include "session_parameters_replay.h"
 #include "prelude.h"
@@ -26,6 +27,7 @@ using protocol::ReleaseKind;
 constexpr int kCloseLimitMs = 1000;
 
 PolarxLease* leases = nullptr;
+TimePoint hang_up_until{};  // those that were hung up on together are awaited until then
 
 void Unlink(PolarxLease* lease) noexcept {
   for (PolarxLease** link = &leases; *link != nullptr; link = &(*link)->next) {
@@ -104,8 +106,10 @@ bool KeepChanges(const PolarxLease* lease, Parameters* changed) noexcept {
 
 // Waits, at most kCloseLimitMs and not interruptibly, until the datanode has closed its end: then
 // the connection does not count there any more.
-void AwaitClosed(int socket) noexcept {
-  const TimePoint deadline = Now() + std::chrono::milliseconds(kCloseLimitMs);
+void AwaitClosed(const PolarxLease* lease) noexcept {
+  const int socket = PQsocket(lease->conn);
+  const TimePoint deadline =
+      lease->hung_up ? hang_up_until : Now() + std::chrono::milliseconds(kCloseLimitMs);
   (void)::shutdown(socket, SHUT_WR);
   char dropped[4096];
   while (Now() < deadline) {
@@ -130,13 +134,17 @@ void SendRelease(uint64 id, ReleaseKind kind, Parameters changed) noexcept {
   }
 }
 
+bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
+
 // In before_shmem_exit. What is in sync goes back into its pool; the rest the pooler cancels and
 // closes.
 void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
+  ClientHangUpOn(Any, 0);
   while (leases != nullptr) {
     ClientRelease(leases, ReleaseKind::kClean);
   }
   ClientHangUp();
+  LeaseCountDropAll();  // a FATAL error in the wait for leases leaves no list of them
 }
 
 }  // namespace
@@ -145,7 +153,7 @@ void LeaseFree(PolarxLease* lease) noexcept {
   delete static_cast<Parameters*>(lease->lent_parameters);
   ReplayForget(lease);
   if (lease->counted != 0) {
-    LeaseCountDrop(lease->node, lease->counted);
+    LeaseCountDrop(lease->node, lease->counted, !ClientLeaseCurrent(lease));
   }
   ReleaseExternalFD();
   pfree(lease);
@@ -181,7 +189,7 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
       kind = ReleaseKind::kClose;
     }
     if (!current) {
-      AwaitClosed(PQsocket(conn));
+      AwaitClosed(lease);
     }
     DetachConnection(conn);
   } else {
@@ -193,6 +201,20 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
   PQclear(lease->result);
   PQfinish(lease->conn);
   LeaseFree(lease);
+}
+
+void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept {
+  if (leases == nullptr) {
+    return;
+  }
+  ClientLook();
+  hang_up_until = Now() + std::chrono::milliseconds(kCloseLimitMs);
+  for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    if (!ClientLeaseCurrent(lease) && wanted(lease, level)) {
+      (void)::shutdown(PQsocket(lease->conn), SHUT_WR);
+      lease->hung_up = true;
+    }
+  }
 }
 
 void ClientCancel(PolarxLease* lease) noexcept {
@@ -213,17 +235,23 @@ void ClientConfirm() {
   if (!ClientSend(protocol::Confirm{.request = request})) {
     return;
   }
+  // No statement_timeout ends a wait within COMMIT.
+  const TimePoint deadline = Now() + std::chrono::seconds(parameters.pooler_connect_timeout);
   ErrorText error;
-  switch (ClientAwait(request, kNever, &error)) {
+  bool answered = false;
+  switch (ClientAwait(request, deadline, &error)) {
     case Awaited::kReply:
+      answered = true;
       break;
     case Awaited::kFailed:
       ThrowError(&error);
-    case Awaited::kGone:
     case Awaited::kTimeout:
+      break;
+    case Awaited::kGone:
       return;
   }
   for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    lease->recalled = lease->recalled || (!answered && lease->catalog_epoch != epoch);
     lease->catalog_epoch = epoch;
   }
 }

@@ -16,13 +16,20 @@ struct Cell {
   uint64 generation;
 };
 
+// In front of the cells.
+struct Shared {
+  pg_atomic_uint64 drops;  // so far, of leases that the pooler worker does not know of
+};
+
+Shared* shared = nullptr;
 Cell* cells = nullptr;  // kCountedNodes for each backend id
 
 shmem_request_hook_type previous_request_hook = nullptr;
 shmem_startup_hook_type previous_startup_hook = nullptr;
 
 Size MemorySize() {
-  return mul_size(sizeof(Cell), mul_size(kCountedNodes, static_cast<Size>(MaxBackends)));
+  return add_size(MAXALIGN(sizeof(Shared)),
+                  mul_size(sizeof(Cell), mul_size(kCountedNodes, static_cast<Size>(MaxBackends))));
 }
 
 extern "C" void RequestLeaseMemory() {
@@ -38,9 +45,12 @@ extern "C" void SetUpLeaseMemory() {
   }
   bool found = false;
   LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-  cells = static_cast<Cell*>(ShmemInitStruct("polarx_pooler leases", MemorySize(), &found));
+  void* memory = ShmemInitStruct("polarx_pooler leases", MemorySize(), &found);
+  shared = static_cast<Shared*>(memory);
+  cells = reinterpret_cast<Cell*>(static_cast<char*>(memory) + MAXALIGN(sizeof(Shared)));
   if (!found) {
-    memset(static_cast<void*>(cells), 0, MemorySize());
+    memset(memory, 0, MemorySize());
+    pg_atomic_init_u64(&shared->drops, 0);
     for (int i = 0; i < MaxBackends * kCountedNodes; i++) {
       pg_atomic_init_u32(&cells[i].count, 0);
     }
@@ -89,11 +99,27 @@ bool LeaseCountAdd(Oid node, uint64 generation) noexcept {
   return true;
 }
 
-void LeaseCountDrop(Oid node, uint64 generation) noexcept {
+void LeaseCountDrop(Oid node, uint64 generation, bool unknown) noexcept {
   if (Cell* cell = FindCell(node, generation, false); cell != nullptr) {
     pg_atomic_write_u32(&cell->count, pg_atomic_read_u32(&cell->count) - 1);
+    if (unknown) {
+      pg_atomic_fetch_add_u64(&shared->drops, 1);
+    }
   }
 }
+
+void LeaseCountDropAll() noexcept {
+  if (cells == nullptr || MyBackendId <= 0 || MyBackendId > MaxBackends) {
+    return;
+  }
+  Cell* mine = &cells[(MyBackendId - 1) * kCountedNodes];
+  for (Cell* cell = mine; cell < mine + kCountedNodes; cell++) {
+    pg_atomic_write_u32(&cell->count, 0);
+  }
+  pg_atomic_fetch_add_u64(&shared->drops, 1);
+}
+
+uint64 LeaseCountDrops() { return shared != nullptr ? pg_atomic_read_u64(&shared->drops) : 0; }
 
 LeaseCount* LeaseCountOthers(uint64 generation, int* length) {
   int room = 16;

@@ -15,8 +15,13 @@ void LeaseCountReserve();
 // This backend holds, or asks for, one more lease on the node from the worker of that generation.
 // False: there is no room to count it.
 bool LeaseCountAdd(Oid node, uint64 generation) noexcept;
-// One that LeaseCountAdd has counted is gone.
-void LeaseCountDrop(Oid node, uint64 generation) noexcept;
+// One that LeaseCountAdd has counted is gone; `unknown`: the pooler worker may not know of it.
+void LeaseCountDrop(Oid node, uint64 generation, bool unknown) noexcept;
+// This backend exits: it holds and asks for nothing any more.
+void LeaseCountDropAll() noexcept;
+
+// Changes whenever an unknown one is dropped, or a backend exits.
+uint64 LeaseCountDrops();
 
 struct LeaseCount {
   Oid node;

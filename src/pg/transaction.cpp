@@ -20,9 +20,7 @@ bool ReachesLevel(const PolarxLease* lease, int level) {
 // --- the end of a transaction: callbacks, which raise errors only before a commit ---------------
 
 void GiveBackAll() noexcept {
-  if (ClientLeases() != nullptr && parameters.persistent_datanode_connections) {
-    ClientLook();
-  }
+  ClientHangUpOn(ReachesLevel, 0);
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
     next = lease->next;

@@ -163,16 +163,17 @@ bool EngineSetSurvivors(const LeaseCount* counts, int length) {
 }
 
 bool EngineNextLongLease(RawLongLease* lease) {
-  LongLease next;
-  if (!pooler->NextLongLease(&next)) {
-    return false;
-  }
-  strlcpy(lease->node, next.node.c_str(), NAMEDATALEN);
-  strlcpy(lease->remote_user, next.remote_user.c_str(), NAMEDATALEN);
-  lease->session_pid = next.session_pid;
-  lease->remote_pid = next.remote_pid;
-  lease->seconds = next.seconds;
-  return true;
+  bool there = false;
+  const bool finished = Guarded([&] {
+    LongLease next;
+    there = pooler->NextLongLease(&next);
+    strlcpy(lease->node, next.node.c_str(), NAMEDATALEN);
+    strlcpy(lease->remote_user, next.remote_user.c_str(), NAMEDATALEN);
+    lease->session_pid = next.session_pid;
+    lease->remote_pid = next.remote_pid;
+    lease->seconds = next.seconds;
+  });
+  return finished && there;
 }
 
 }  // namespace polarx

@@ -16,7 +16,7 @@ namespace {
 
 // So often, the registry is told how many descriptors are in use.
 constexpr long kReportIntervalMs = 1000;
-// So often, at most, leases from earlier workers are counted.
+// So often, leases from earlier workers are counted, and whenever one has gone.
 constexpr long kCountIntervalMs = 100;
 
 bool catalog_changed = false;
@@ -131,11 +131,15 @@ void ReportDescriptors(Oid database) {
 void WorkerCountSurvivors(uint64 generation) {
   static bool over = false;
   static TimestampTz counted_at = 0;
+  static uint64 drops_seen = 0;
   const TimestampTz now = GetCurrentTimestamp();
-  if (over || !TimestampDifferenceExceeds(counted_at, now, kCountIntervalMs)) {
+  const uint64 drops = LeaseCountDrops();  // before the counting: later ones count next time
+  if (over || (drops == drops_seen &&
+               !TimestampDifferenceExceeds(counted_at, now, kCountIntervalMs))) {
     return;
   }
   counted_at = now;
+  drops_seen = drops;
   int length = 0;
   LeaseCount* counts = LeaseCountOthers(generation, &length);
   Require(EngineSetSurvivors(counts, length));
