@@ -65,7 +65,8 @@ Datum
 example_address(PG_FUNCTION_ARGS)
 {
 	PolarxLease *lease = acquire(PG_GETARG_NAME(0));
-	char	   *address = psprintf("%s %s %d", pooler.node(lease), pooler.host(lease), pooler.port(lease));
+	char	   *address = psprintf("%s %s %d", pooler.node(lease), pooler.host(lease),
+								   pooler.port(lease));
 
 	pooler.release(lease, POLARX_RELEASE_CLEAN);
 	PG_RETURN_TEXT_P(cstring_to_text(address));
