@@ -50,6 +50,7 @@ Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
   Slot* slot = LiveIdle(pool, now);
   if (slot != nullptr) {
     pool->Move(slot, SlotState::kChecking, now);
+    MarkDirty(pool);
   }
   return slot;
 }

@@ -1,5 +1,4 @@
-// The end of a turn: tickets are served, slots opened, given up and refilled, hopeless tickets
-// turned away; on the main thread.
+// The end of a turn: tickets are served, slots opened and refilled; on the main thread.
 #include <algorithm>
 #include <cstdio>
 
@@ -262,10 +261,10 @@ bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
     return for_ticket ? hold_off.proven() : hold_off.active();
   };
   if (holds(node.hold_off)) {
-    return node.hold_off.Permits(now) && connecting == 0;
+    return ProbeIsDue(pool, node.hold_off, now);
   }
-  if (holds(pool.hold_off)) {
-    return pool.hold_off.Permits(now) && pool.count(SlotState::kConnecting) == 0;
+  if (holds(pool.hold_off) && !ProbeIsDue(pool, pool.hold_off, now)) {
+    return false;
   }
   return connecting < kParallelConnects;
 }
@@ -305,126 +304,20 @@ int PoolBook::ComingBack(Pool* pool, TimePoint now) {
   constexpr Duration kLongest = std::chrono::seconds(1);
   const Duration patience = std::clamp(pool->node->connect_time, kShortest, kLongest);
   int count = 0;
+  TimePoint oldest = now;
   for (const SlotState state : {SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
     for (const Slot& slot : pool->list(state)) {
       if (now - slot.state_since >= patience) {
         break;  // the front is the youngest
       }
+      oldest = std::min(oldest, slot.state_since);
       ++count;
     }
   }
   if (count > 0) {
-    sleepers_.emplace(now + patience, pool->id);
+    sleepers_.emplace(oldest + patience, pool->id);
   }
   return count;
-}
-
-// Gives up the idle slot longest unused of the pool farthest above its minimum.
-bool PoolBook::Evict(Pool* beneficiary, TimePoint now) {
-  Pool* victim = nullptr;
-  for (Pool* pool : beneficiary->node->pools) {
-    if (pool != beneficiary && pool->count(SlotState::kIdle) > 0 &&
-        (pool->queue.empty() || pool->queue.front()->id > beneficiary->queue.front()->id) &&
-        (victim == nullptr || pool->total() > victim->total())) {
-      victim = pool;
-    }
-  }
-  if (victim == nullptr) {
-    return false;
-  }
-  CloseSlot(&victim->list(SlotState::kIdle).back(), CloseReason::kIdle, now);
-  BlockFill(beneficiary->node, now);
-  return true;
-}
-
-// What was given up is not refilled while tickets have to wait for room, else the pools of a full
-// node would take slots from one another for ever.
-void PoolBook::BlockFill(Node* node, TimePoint now) {
-  constexpr std::chrono::seconds kWithoutKeepalive{60};
-  const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
-  node->fill_blocked_until =
-      now + (keepalive < std::chrono::seconds(0) ? kWithoutKeepalive : keepalive);
-}
-
-void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
-  if (pool->queue.empty() || pool->node->paused) {
-    return;
-  }
-  Node* node = pool->node;
-  const Sizes sizes = pool->sizes();
-  if (sizes.idle > 0) {
-    return;  // its tickets wait for other pools
-  }
-  const HoldOff* hold_off = pool->ProvenHoldOff();
-  if (hold_off != nullptr && sizes.resetting == 0) {
-    // The probe under way, if any, is for the first; the others learn the truth at once.
-    auto ticket = pool->queue.begin();
-    std::advance(ticket, std::min<std::size_t>(static_cast<std::size_t>(sizes.connecting),
-                                               pool->queue.size()));
-    while (ticket != pool->queue.end()) {
-      Ticket* next = *ticket++;
-      if (!next->patient || pool->count(SlotState::kLeased) == 0) {
-        RejectTicket(next, hold_off->Refusal(now));
-      }
-    }
-    return;
-  }
-  const int total = node->total();
-  if (pool->impatient > 0 && total >= LimitsOf(*node).max_size && node->leased() == total) {
-    for (auto ticket = pool->queue.begin(); ticket != pool->queue.end();) {
-      Ticket* next = *ticket++;
-      if (!next->patient) {
-        ++pool->counters.rejected;
-        RejectTicket(next, FullStatus(*pool, *next, now));
-      }
-    }
-  }
-}
-
-Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now) {
-  const Node& node = *pool.node;
-  const Limits limits = LimitsOf(node);
-  const Slot* oldest = nullptr;
-  for (const Pool* other : node.pools) {
-    for (const Slot& slot : other->list(SlotState::kLeased)) {
-      if (oldest == nullptr || slot.state_since < oldest->state_since) {
-        oldest = &slot;
-      }
-    }
-  }
-  const int leased = node.leased();
-  const int others = node.waiting - 1;
-  char text[256];
-  std::snprintf(text, sizeof(text),
-                "%d of at most %d connections are leased, %d are being opened, reset or closed; "
-                "%d other %s waiting.",
-                leased, limits.max_size, node.total() - leased - node.count(SlotState::kIdle),
-                others, others == 1 ? "request is" : "requests are");
-  std::string detail = text;
-  if (oldest != nullptr) {
-    std::snprintf(text, sizeof(text), " Process %d has held one for %.1f s",
-                  actions_->SessionPid(oldest->session),
-                  std::chrono::duration<double>(now - oldest->state_since).count());
-    detail += text;
-    if (const Ticket* other = TicketOf(oldest->session); other != nullptr) {
-      detail += " and waits for datanode";
-      for (const Ticket::Want& want : other->wants) {
-        detail += (&want == &other->wants.front() ? " \"" : ", \"") +
-                  want.pool->node->definition.name + "\"";
-      }
-    }
-    detail += ".";
-  }
-  std::string hint = "Raise pooler.max_pool_size (or the server's option max_pool_size), or ";
-  hint += ticket.patient ? "raise pooler.queue_timeout to wait longer."
-                         : "set pooler.queue_timeout to wait for a free connection.";
-  std::string message = "pool of datanode \"" + node.definition.name + "\" is full";
-  if (ticket.patient) {
-    std::snprintf(text, sizeof(text), " (waited for %.1f s)",
-                  std::chrono::duration<double>(now - ticket.arrived_at).count());
-    message += text;
-  }
-  return Status(sqlstate::kPoolFull, message, detail, hint);
 }
 
 // Opens one slot that the pool's minima ask for; false: none.

@@ -52,6 +52,8 @@ void PoolBook::Disarm(Slot* slot) {
 
 // From the settings that hold now.
 void PoolBook::SetTimes(Slot* slot) {
+  slot->pool->renewing -= slot->replaced ? 1 : 0;
+  slot->replaced = false;
   slot->expires_at = slot->renew_at =
       slot->created_at + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
   slot->check_at =
@@ -90,6 +92,7 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
         slot->check_at = now + kCheckAgain;
       } else {
         slot->pool->Move(slot, SlotState::kChecking, now);
+        MarkDirty(slot->pool);
         actions_->Measure(slot);
       }
     }

@@ -187,6 +187,7 @@ class PoolBook {
   Slot* LiveIdle(Pool* pool, TimePoint now);
   bool TryGrant(Ticket* ticket, TimePoint now);
   void Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now);
+  static bool ProbeIsDue(const Pool& pool, const HoldOff& hold_off, TimePoint now);
   bool CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const;
   void ProveByTicket(Pool* pool, TimePoint began);
   void Open(Pool* pool, TimePoint now);

@@ -1,0 +1,138 @@
+// A node without room: what is given up for a ticket, who is turned away, and what is said then; on
+// the main thread.
+#include <algorithm>
+#include <cstdio>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+namespace {
+
+// The pool farthest above its minimum, of those whose idle slots no older ticket waits for; null:
+// none.
+Pool* VictimFor(const Pool& beneficiary) {
+  Pool* victim = nullptr;
+  for (Pool* pool : beneficiary.node->pools) {
+    if (pool != &beneficiary && pool->count(SlotState::kIdle) > 0 &&
+        (pool->queue.empty() || pool->queue.front()->id > beneficiary.queue.front()->id) &&
+        (victim == nullptr || pool->total() > victim->total())) {
+      victim = pool;
+    }
+  }
+  return victim;
+}
+
+}  // namespace
+
+// Could a connect show by now whether the trouble is over, and none is under way?
+bool PoolBook::ProbeIsDue(const Pool& pool, const HoldOff& hold_off, TimePoint now) {
+  const bool whole_node = &hold_off == &pool.node->hold_off;
+  return hold_off.Permits(now) && (whole_node ? pool.node->count(SlotState::kConnecting)
+                                              : pool.count(SlotState::kConnecting)) == 0;
+}
+
+// Gives up the idle slot longest unused.
+bool PoolBook::Evict(Pool* beneficiary, TimePoint now) {
+  Pool* victim = VictimFor(*beneficiary);
+  if (victim == nullptr) {
+    return false;
+  }
+  CloseSlot(&victim->list(SlotState::kIdle).back(), CloseReason::kIdle, now);
+  BlockFill(beneficiary->node, now);
+  return true;
+}
+
+// What was given up is not refilled while tickets have to wait for room, else the pools of a full
+// node would take slots from one another for ever.
+void PoolBook::BlockFill(Node* node, TimePoint now) {
+  constexpr std::chrono::seconds kWithoutKeepalive{60};
+  const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
+  node->fill_blocked_until =
+      now + (keepalive < std::chrono::seconds(0) ? kWithoutKeepalive : keepalive);
+}
+
+void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
+  if (pool->queue.empty() || pool->node->paused) {
+    return;
+  }
+  Node* node = pool->node;
+  const Sizes sizes = pool->sizes();
+  if (sizes.idle > 0) {
+    return;  // its tickets wait for other pools
+  }
+  const HoldOff* hold_off = pool->ProvenHoldOff();
+  // A probe that is due waits for room.
+  if (hold_off != nullptr && sizes.resetting == 0 && !ProbeIsDue(*pool, *hold_off, now)) {
+    // The probe under way, if any, is for the first; the others learn the truth at once.
+    auto ticket = pool->queue.begin();
+    std::advance(ticket, std::min<std::size_t>(static_cast<std::size_t>(sizes.connecting),
+                                               pool->queue.size()));
+    while (ticket != pool->queue.end()) {
+      Ticket* next = *ticket++;
+      if (!next->patient || pool->count(SlotState::kLeased) == 0) {
+        RejectTicket(next, hold_off->Refusal(now));
+      }
+    }
+    return;
+  }
+  const int total = node->total();
+  // What is idle is kept for older tickets, nobody knows for how long.
+  if (pool->impatient > 0 && total >= LimitsOf(*node).max_size &&
+      node->leased() + node->count(SlotState::kIdle) == total && VictimFor(*pool) == nullptr) {
+    for (auto ticket = pool->queue.begin(); ticket != pool->queue.end();) {
+      Ticket* next = *ticket++;
+      if (!next->patient) {
+        ++pool->counters.rejected;
+        RejectTicket(next, FullStatus(*pool, *next, now));
+      }
+    }
+  }
+}
+
+Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now) {
+  const Node& node = *pool.node;
+  const Limits limits = LimitsOf(node);
+  const Slot* oldest = nullptr;
+  for (const Pool* other : node.pools) {
+    for (const Slot& slot : other->list(SlotState::kLeased)) {
+      if (oldest == nullptr || slot.state_since < oldest->state_since) {
+        oldest = &slot;
+      }
+    }
+  }
+  const int leased = node.leased();
+  const int others = node.waiting - 1;
+  char text[256];
+  std::snprintf(text, sizeof(text),
+                "%d of at most %d connections are leased, %d are being opened, reset or closed; "
+                "%d other %s waiting.",
+                leased, limits.max_size, node.total() - leased - node.count(SlotState::kIdle),
+                others, others == 1 ? "request is" : "requests are");
+  std::string detail = text;
+  if (oldest != nullptr) {
+    std::snprintf(text, sizeof(text), " Process %d has held one for %.1f s",
+                  actions_->SessionPid(oldest->session),
+                  std::chrono::duration<double>(now - oldest->state_since).count());
+    detail += text;
+    if (const Ticket* other = TicketOf(oldest->session); other != nullptr) {
+      detail += " and waits for datanode";
+      for (const Ticket::Want& want : other->wants) {
+        detail += (&want == &other->wants.front() ? " \"" : ", \"") +
+                  want.pool->node->definition.name + "\"";
+      }
+    }
+    detail += ".";
+  }
+  std::string hint = "Raise pooler.max_pool_size (or the server's option max_pool_size), or ";
+  hint += ticket.patient ? "raise pooler.queue_timeout to wait longer."
+                         : "set pooler.queue_timeout to wait for a free connection.";
+  std::string message = "pool of datanode \"" + node.definition.name + "\" is full";
+  if (ticket.patient) {
+    std::snprintf(text, sizeof(text), " (waited for %.1f s)",
+                  std::chrono::duration<double>(now - ticket.arrived_at).count());
+    message += text;
+  }
+  return Status(sqlstate::kPoolFull, message, detail, hint);
+}
+
+}  // namespace polarx

@@ -1,0 +1,330 @@
+// A world for the book-keeping on a clock of its own: datanodes that fail, dawdle and hang up,
+// sessions that ask, hold and die, a catalog that changes. All chance comes from one seed.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "simulation_parts.h"
+
+namespace polarx {
+
+class Simulation : public PoolActions {
+ public:
+  static constexpr int kNodes = 5;
+  static constexpr int kRoles = 4;
+  static constexpr int kUsers = 3;
+  static constexpr int kClients = 36;
+
+  explicit Simulation(std::uint64_t seed) : chance_(seed) {
+    static constexpr std::array<int, kNodes> kMaxima = {1, 2, 3, 6, -1};
+    for (int index = 0; index < kNodes; ++index) {
+      Datanode& datanode = datanodes_[index];
+      datanode.definition.id = static_cast<NodeId>(index + 1);
+      datanode.definition.name = "dn" + std::to_string(index + 1);
+      datanode.definition.max_pool_size = kMaxima[index];
+      for (Mapping& mapping : mappings_[index]) {
+        mapping.user = chance_.Number(0, kUsers - 1);
+        mapping.known = chance_.Percent(70);
+      }
+    }
+    for (Client& client : clients_) {
+      client.id = next_session_++;
+    }
+    ChangeSettings();
+    book_ = std::make_unique<PoolBook>(this, settings_, seed);
+    SendCatalog();
+  }
+
+  // --- the catalog ----------------------------------------------------------------------------
+  MappingDefinition MappingOf(int node, int role) const {
+    const Mapping& mapping = mappings_[node][role];
+    MappingDefinition result;
+    result.node = datanodes_[node].definition.id;
+    result.role = static_cast<RoleId>(10 + role);
+    result.role_name = "role" + std::to_string(role);
+    if (mapping.broken) {
+      result.status = Status("2F003", "password is required");
+      return result;
+    }
+    result.remote_user = "user" + std::to_string(mapping.user);
+    result.options = {{"port", std::to_string(datanodes_[node].definition.port)},
+                      {"user", result.remote_user}};
+    result.restricted = mapping.restricted;
+    return result;
+  }
+  void SendCatalog() {
+    std::vector<NodeDefinition> nodes;
+    std::vector<MappingDefinition> mappings;
+    for (int node = 0; node < kNodes; ++node) {
+      if (!datanodes_[node].present) {
+        continue;
+      }
+      nodes.push_back(datanodes_[node].definition);
+      for (int role = 0; role < kRoles; ++role) {
+        if (mappings_[node][role].present && mappings_[node][role].known) {
+          mappings.push_back(MappingOf(node, role));
+        }
+      }
+    }
+    book_->SetCatalog(nodes, mappings, now_);
+  }
+  void ChangeSettings() {
+    using std::chrono::seconds;
+    settings_.max_pool_size = chance_.Number(1, 16);
+    settings_.min_pool_size = chance_.Number(0, 4);
+    settings_.min_free_size = chance_.Number(0, 4);
+    settings_.pool_conn_keepalive = chance_.Percent(10) ? kOff : seconds(chance_.Number(0, 30));
+    settings_.pool_maintenance_timeout = seconds(chance_.Number(1, 20));
+    settings_.pool_session_max_lifetime = seconds(chance_.Number(1, 60));
+    settings_.pool_session_context_check_gap = seconds(chance_.Number(1, 30));
+    settings_.lease_warn_after = seconds(chance_.Number(0, 3));
+    settings_.warmup_query = chance_.Percent(50) ? "SELECT 1" : "";
+  }
+
+  // --- time -----------------------------------------------------------------------------------
+  // To the next thing that happens, but not beyond `limit`; what is due then happens.
+  void Advance(TimePoint limit) {
+    TimePoint next = std::min({limit, book_->NextDeadline(), next_maintenance_});
+    if (!events_.empty()) {
+      next = std::min(next, events_.begin()->first);
+    }
+    now_ = std::max(now_, next);
+    while (!events_.empty() && events_.begin()->first <= now_) {
+      const std::function<void()> event = std::move(events_.begin()->second);
+      events_.erase(events_.begin());
+      event();
+    }
+    if (now_ >= next_maintenance_) {
+      book_->Maintain(now_);
+      next_maintenance_ = now_ + settings_.pool_maintenance_timeout;
+    }
+  }
+  void EndTurn() {
+    looks_ = 0;
+    book_->EndTurn(now_);
+  }
+
+  // --- sessions -------------------------------------------------------------------------------
+  void Ask(Client* client, std::vector<protocol::Wanted> wanted, Duration queue_timeout) {
+    for (const protocol::Wanted& want : wanted) {
+      Mapping& mapping = mappings_[want.node - 1][want.role - 10];
+      const Datanode& datanode = datanodes_[want.node - 1];
+      if (!datanode.present || !mapping.present) {
+        return;
+      }
+      if (book_->FindMapping(want.node, want.role) == nullptr) {
+        mapping.known = true;
+        book_->AddMapping(&datanode.definition, MappingOf(static_cast<int>(want.node) - 1,
+                                                          static_cast<int>(want.role) - 10));
+      }
+    }
+    client->waiting = true;
+    client->unseen = false;
+    client->patient = queue_timeout > Duration::zero();
+    client->wanted = std::move(wanted);
+    book_->Request(client->id, ++client->request, client->wanted, queue_timeout, false, now_);
+  }
+  void Withdraw(Client* client) {
+    if (client->waiting) {
+      Require(book_->Withdraw(client->id, client->request), "a waiting request is not known");
+      Require(!client->waiting, "a withdrawn request was not answered");
+    } else if (client->unseen) {
+      for (LeaseId lease : std::exchange(client->leases, {})) {
+        Require(book_->Return(client->id, lease, now_), "a lease is not known");
+      }
+      client->unseen = false;
+    }
+  }
+  void GiveBack(Client* client, std::size_t index, protocol::ReleaseKind kind) {
+    const LeaseId lease = client->leases[index];
+    client->leases.erase(client->leases.begin() + static_cast<std::ptrdiff_t>(index));
+    client->unseen = false;
+    Require(book_->Release(client->id, lease, kind, now_), "a lease is not known");
+    Require(!book_->Release(client->id, lease, kind, now_), "a lease was given back twice");
+  }
+  void GiveAllBack(Client* client, protocol::ReleaseKind kind) {
+    while (!client->leases.empty()) {
+      GiveBack(client, client->leases.size() - 1, kind);
+    }
+  }
+  void Die(Client* client) {
+    if (client->waiting) {
+      Withdraw(client);
+    }
+    GiveAllBack(client, protocol::ReleaseKind::kClose);
+    *client = Client{};
+    client->id = next_session_++;
+  }
+  Client* FindClient(SessionId id) {
+    for (Client& client : clients_) {
+      if (client.id == id) {
+        return &client;
+      }
+    }
+    throw std::runtime_error("a session is not known");
+  }
+
+  // --- datanodes ------------------------------------------------------------------------------
+  Datanode& DatanodeOf(const Slot& slot) { return datanodes_[slot.pool->node->definition.id - 1]; }
+  bool Fails(int percent) { return faults_ && chance_.Percent(percent); }
+  // How long a datanode takes: seldom up to a time-out.
+  Duration Delay() {
+    return faults_ && chance_.Percent(3) ? chance_.Time(std::chrono::seconds(10))
+                                         : chance_.Time(std::chrono::milliseconds(8));
+  }
+  void After(Duration delay, std::function<void()> event) {
+    events_.emplace(now_ + delay, std::move(event));
+  }
+  void HangUp(Slot* slot) {
+    dead_.insert(slot->id);
+    After(Delay(), [this, id = slot->id] {
+      if (Slot* found = book_->FindSlot(id); found != nullptr) {
+        book_->OnBroken(found, "it hung up", now_);
+      }
+    });
+  }
+  void FinishConnect(SlotId id) {
+    Slot* slot = book_->FindSlot(id);
+    Require(slot != nullptr && slot->state == SlotState::kConnecting, "a connecting slot is gone");
+    const Datanode& datanode = DatanodeOf(*slot);
+    const int user = slot->pool->remote_user.back() - '0';
+    if (datanode.down || Fails(2)) {
+      book_->OnConnectFailed(slot, Status("08001", "refused"), FailureScope::kNode, now_);
+    } else if (datanode.locked_out.contains(user)) {
+      book_->OnConnectFailed(slot, Status("28P01", "wrong password"), FailureScope::kPool, now_);
+    } else {
+      slot->password_used = datanode.asks_password;
+      book_->OnConnected(slot, now_);
+    }
+  }
+  void FinishRun(SlotId id, SlotState state, bool measure) {
+    Slot* slot = book_->FindSlot(id);
+    if (slot == nullptr || slot->state != state) {
+      return;
+    }
+    if (state == SlotState::kWarming && Fails(20)) {
+      book_->OnWarmupFailed(slot, "no such table", chance_.Percent(20), now_);
+    } else if (dead_.contains(id) || Fails(3)) {
+      book_->OnBroken(slot, "no answer", now_);
+    } else if (measure) {
+      const std::int64_t bytes = (Fails(10) ? 11 : 9) * (std::int64_t{1} << 20);
+      book_->OnMeasured(slot, Fails(10) ? std::nullopt : std::optional(bytes), now_);
+    } else {
+      book_->OnReady(slot, now_);
+    }
+  }
+  void PingOn(Slot* slot) {
+    After(Delay(), [this, id = slot->id, node = slot->pool->node->definition.id] {
+      const bool up = !datanodes_[node - 1].down && !dead_.contains(id);
+      book_->OnPing(node, up, 1, up ? Status() : Status("08006", "no answer"), now_);
+      FinishRun(id, SlotState::kChecking, false);
+    });
+  }
+
+  // --- PoolActions ----------------------------------------------------------------------------
+  void Connect(Slot* slot) override {
+    const Node& node = *slot->pool->node;
+    Require(node.total() <= book_->LimitsOf(node).max_size, "a node is above its maximum");
+    Require(node.count(SlotState::kConnecting) <= kParallelConnects, "too many connects at once");
+    Require(!node.paused && !slot->pool->obsolete, "a connect for nobody");
+    ++connects_;
+    After(Delay(), [this, id = slot->id] { FinishConnect(id); });
+  }
+  void Run(Slot* slot, SlotState state, bool measure) {
+    Require(slot->state == state && slot->lease == 0, "an order for a slot in another state");
+    After(Delay(), [this, id = slot->id, state, measure] { FinishRun(id, state, measure); });
+  }
+  void Warm(Slot* slot) override { Run(slot, SlotState::kWarming, false); }
+  void Reset(Slot* slot, protocol::ReleaseKind, bool measure) override {
+    Run(slot, SlotState::kResetting, measure);
+  }
+  void Measure(Slot* slot) override { Run(slot, SlotState::kChecking, true); }
+  bool LooksAlive(const Slot& slot) override {
+    Require(slot.state == SlotState::kIdle, "a look at a slot that is not idle");
+    Require(++looks_ < 100000, "a turn does not end");
+    return !dead_.contains(slot.id);
+  }
+  void Close(Slot* slot) override {
+    Require(slot->state == SlotState::kClosing && slot->lease == 0, "a slot in use is closed");
+    ++closes_[slot->doomed];
+    After(Delay(), [this, id = slot->id] {
+      Slot* found = book_->FindSlot(id);
+      Require(found != nullptr, "a closing slot is gone");
+      dead_.erase(id);
+      book_->OnClosed(found, Fails(20));
+    });
+  }
+  void Recall(const Slot& slot) override {
+    Require(slot.state == SlotState::kLeased, "what is not lent is recalled");
+    Require(recalled_.insert(slot.lease).second, "a lease is recalled twice");
+  }
+  void LongLease(const Slot&, Duration held) override {
+    Require(held >= settings_.lease_warn_after, "a warning comes too early");
+  }
+  void Grant(const Ticket& ticket, std::span<Slot* const> slots) override;
+  void Reject(const Ticket& ticket, const Status& status) override {
+    Client* client = FindClient(ticket.session);
+    Require(client->waiting && client->request == ticket.request, "an answer to no request");
+    Require(!status.ok(), "a rejection without a reason");
+    client->waiting = false;
+  }
+  int SessionPid(SessionId session) override { return static_cast<int>(session); }
+  void Log(const std::string&, const std::string&) override {}
+
+  Chance chance_;
+  Settings settings_;
+  TimePoint now_{std::chrono::seconds(100000)};
+  TimePoint next_maintenance_ = now_;
+  std::array<Datanode, kNodes> datanodes_;
+  std::array<std::array<Mapping, kRoles>, kNodes> mappings_;
+  std::array<Client, kClients> clients_;
+  std::unique_ptr<PoolBook> book_;
+  bool faults_ = true;
+  int connects_ = 0;
+  std::map<CloseReason, int> closes_;
+  int grants_ = 0;
+  std::set<SlotId> dead_;  // the datanode has hung up, whether that is known yet or not
+
+ private:
+  std::multimap<TimePoint, std::function<void()>> events_;
+  std::set<LeaseId> recalled_;
+  SessionId next_session_ = 1;
+  int looks_ = 0;
+};
+
+// All of it or nothing, of the right pools, in order of arrival, and nothing that may not be lent.
+inline void Simulation::Grant(const Ticket& ticket, std::span<Slot* const> slots) {
+  Client* client = FindClient(ticket.session);
+  Require(client->waiting && client->request == ticket.request, "an answer to no request");
+  Require(slots.size() == client->wanted.size(), "a grant of some of what was wanted");
+  client->waiting = false;
+  client->unseen = true;
+  ++grants_;
+  for (std::size_t index = 0; index < slots.size(); ++index) {
+    const Slot& slot = *slots[index];
+    const Pool& pool = *slot.pool;
+    const protocol::Wanted& want = client->wanted[index];
+    const int node = static_cast<int>(want.node) - 1;
+    const int role = static_cast<int>(want.role) - 10;
+    Require(pool.node->definition.id == want.node && slot.role == want.role, "a wrong node");
+    Require(pool.options == MappingOf(node, role).options, "a wrong pool");
+    Require(!mappings_[node][role].restricted || slot.password_used, "the password rule is broken");
+    Require(slot.state == SlotState::kLeased && slot.session == client->id, "a slot is not lent");
+    Require(slot.doomed == CloseReason::kNone && !pool.obsolete, "a doomed slot is lent");
+    Require(!pool.node->paused, "a slot of a paused node is lent");
+    Require(!dead_.contains(slot.id), "a dead slot is lent");
+    for (const Ticket* other : pool.queue) {
+      Require(other->id > ticket.id || slots.size() > 1 || other->wants.size() > 1,
+              "a request was overtaken");
+    }
+    client->leases.push_back(slot.lease);
+  }
+}
+
+}  // namespace polarx

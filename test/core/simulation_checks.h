@@ -1,0 +1,236 @@
+// What must be true of the book-keeping after every turn, and once everything has come to rest.
+#pragma once
+
+#include <string>
+
+#include "simulation.h"
+
+namespace polarx {
+
+class SimulationChecks {
+ public:
+  explicit SimulationChecks(Simulation* world) : world_(world), book_(*world->book_) {}
+
+  void AfterTurn() const {
+    for (const auto& [id, node] : book_.nodes()) {
+      CountsAddUp(*node);
+    }
+    LeasesAreThoseOfTheSessions();
+    std::set<const Ticket*> tickets;
+    for (const auto& [id, pool] : book_.pools()) {
+      for (const Ticket* ticket : pool->queue) {
+        tickets.insert(ticket);
+      }
+      WhatIsMissingIsOpened(*pool);
+      RoomIsMade(*pool);
+      FirstSingleIsServed(*pool);
+    }
+    for (const Ticket* ticket : tickets) {
+      MustWait(*ticket);
+    }
+  }
+
+  // Every pool has its minima and nothing to close.
+  void AtRest() const {
+    for (const auto& [id, pool] : book_.pools()) {
+      const Limits limits = book_.LimitsOf(*pool->node);
+      const Sizes sizes = pool->sizes();
+      const bool in_use = pool->InUse(world_->now_, book_.settings().pool_conn_keepalive);
+      Require(!pool->obsolete, "a retired pool is still there");
+      Require(sizes.total == sizes.idle + sizes.resetting, "a pool at rest is not idle");
+      Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0,
+              "a pool at rest is below its minima: " + Text(*pool));
+      Require(pool->renewing == 0, "a replacement is awaited for ever");
+    }
+    for (const auto& [id, node] : book_.nodes()) {
+      Require(!node->obsolete, "a dropped node is still there");
+    }
+  }
+
+  static std::string Text(const Pool& pool) {
+    std::string text = "pool " + std::to_string(pool.id) + " of " + pool.node->definition.name;
+    for (int state = 0; state < kSlotStates; ++state) {
+      text += std::string(" ") + SlotStateName(static_cast<SlotState>(state)) + "=" +
+              std::to_string(pool.count(static_cast<SlotState>(state)));
+    }
+    text += " waiting=" + std::to_string(pool.queue.size()) + " node:";
+    text += " total=" + std::to_string(pool.node->total()) +
+            " survivors=" + std::to_string(pool.node->survivors) +
+            " waiting=" + std::to_string(pool.node->waiting);
+    for (const Ticket* ticket : pool.queue) {
+      text += " " + std::to_string(ticket->id) + "x" + std::to_string(ticket->wants.size()) +
+              (ticket->patient ? "p" : "");
+    }
+    return text;
+  }
+
+ private:
+  void CountsAddUp(const Node& node) const {
+    int waiting = 0;
+    std::array<int, kSlotStates> counts{};
+    for (const Pool* pool : node.pools) {
+      int total = 0;
+      int replaced = 0;
+      for (int index = 0; index < kSlotStates; ++index) {
+        const auto state = static_cast<SlotState>(index);
+        for (const Slot& slot : pool->list(state)) {
+          Require(slot.state == state && slot.pool == pool, "a slot is in a wrong list");
+          Require(world_->book_->FindSlot(slot.id) == &slot, "a slot cannot be found");
+          replaced += slot.replaced ? 1 : 0;
+          ++counts[static_cast<std::size_t>(index)];
+          ++total;
+        }
+      }
+      Require(total == pool->total(), "sizes do not add up");
+      Require(replaced == pool->renewing, "replaced slots do not add up");
+      Require(!pool->dirty, "a pool was not looked at");
+      int impatient = 0;
+      TicketId last = 0;
+      for (const Ticket* ticket : pool->queue) {
+        Require(ticket->id > last, "a queue is not in order");
+        last = ticket->id;
+        impatient += ticket->patient ? 0 : 1;
+        ++waiting;
+      }
+      Require(impatient == pool->impatient, "impatient tickets do not add up");
+    }
+    Require(waiting == node.waiting, "waiting tickets do not add up");
+    int slots = node.survivors;
+    for (int index = 0; index < kSlotStates; ++index) {
+      const int count = counts[static_cast<std::size_t>(index)];
+      Require(count == node.count(static_cast<SlotState>(index)), "slots do not add up");
+      slots += count;
+    }
+    Require(slots == node.total(), "slots do not add up");
+  }
+
+  void LeasesAreThoseOfTheSessions() const {
+    std::size_t held = 0;
+    for (const Client& client : world_->clients_) {
+      Require(client.waiting == (book_.TicketOf(client.id) != nullptr), "a request is lost");
+      held += client.leases.size();
+      for (LeaseId lease : client.leases) {
+        const Slot* slot = world_->book_->FindLease(lease);
+        Require(slot != nullptr && slot->state == SlotState::kLeased && slot->lease == lease &&
+                    slot->session == client.id,
+                "a lease is not its session's");
+      }
+    }
+    for (const auto& [id, pool] : book_.pools()) {
+      held -= static_cast<std::size_t>(pool->count(SlotState::kLeased));
+    }
+    Require(held == 0, "leased slots and leases do not add up");
+  }
+
+  bool IsFull(const Node& node) const { return node.total() >= book_.LimitsOf(node).max_size; }
+
+  bool HasLiveIdle(const Pool& pool) const {
+    for (const Slot& slot : pool.list(SlotState::kIdle)) {
+      if (!world_->dead_.contains(slot.id)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  static bool Paused(const Ticket& ticket) {
+    for (const Ticket::Want& want : ticket.wants) {
+      if (want.pool->node->paused) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // At a full node an older request of another pool comes first.
+  bool HasToYield(const Ticket& ticket) const {
+    for (const Ticket::Want& want : ticket.wants) {
+      if (!IsFull(*want.pool->node)) {
+        continue;
+      }
+      for (const Pool* other : want.pool->node->pools) {
+        if (other != want.pool && !other->queue.empty() && other->queue.front()->id < ticket.id) {
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  // Nothing is reserved for requests for several nodes that stand before it.
+  void FirstSingleIsServed(const Pool& pool) const {
+    for (const Ticket* ticket : pool.queue) {
+      if (ticket->wants.size() == 1) {
+        Require(pool.node->paused || !HasLiveIdle(pool) || HasToYield(*ticket),
+                "a request waits beside an idle slot: " + Text(pool));
+        return;
+      }
+    }
+  }
+
+  void MustWait(const Ticket& ticket) const {
+    if (Paused(ticket)) {
+      return;
+    }
+    bool served = true;
+    for (const Ticket::Want& want : ticket.wants) {
+      served = served && want.pool->queue.front() == &ticket && HasLiveIdle(*want.pool);
+      const Node& node = *want.pool->node;
+      Require(ticket.patient || !IsFull(node) || node.leased() < node.total(),
+              "an impatient request waits for a node that is lent out: " + Text(*want.pool));
+    }
+    Require(!served || HasToYield(ticket), "a request waits beside idle slots");
+    Require(ticket.deadline > world_->now_, "a request outlives its deadline");
+  }
+
+  // What will be idle soon; what takes long is not waited for.
+  int Coming(const Pool& pool) const {
+    int count = pool.count(SlotState::kIdle) + pool.count(SlotState::kConnecting);
+    for (const SlotState state :
+         {SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
+      for (const Slot& slot : pool.list(state)) {
+        count += world_->now_ - slot.state_since < std::chrono::seconds(1) ? 1 : 0;
+      }
+    }
+    return count;
+  }
+
+  // One attempt at a time where the last one failed.
+  bool MayNotConnect(const Pool& pool) const {
+    const int connecting = pool.node->count(SlotState::kConnecting);
+    if (pool.node->hold_off.proven()) {
+      return connecting > 0 || !pool.node->hold_off.Permits(world_->now_);
+    }
+    return connecting >= kParallelConnects ||
+           (pool.hold_off.proven() &&
+            (pool.count(SlotState::kConnecting) > 0 || !pool.hold_off.Permits(world_->now_)));
+  }
+
+  void WhatIsMissingIsOpened(const Pool& pool) const {
+    const Node& node = *pool.node;
+    if (pool.queue.empty() || node.paused || IsFull(node) || MayNotConnect(pool)) {
+      return;
+    }
+    Require(static_cast<int>(pool.queue.size()) <= Coming(pool),
+            "nothing is opened for a request: " + Text(pool));
+  }
+
+  // An idle slot of a full node does not stand unused beside a request of another pool.
+  void RoomIsMade(const Pool& pool) const {
+    const Node& node = *pool.node;
+    if (pool.queue.empty() || node.paused || !IsFull(node) || MayNotConnect(pool) ||
+        Coming(pool) > 0 || node.count(SlotState::kClosing) > 0) {
+      return;
+    }
+    for (const Pool* other : node.pools) {
+      Require(other == &pool || other->count(SlotState::kIdle) == 0 ||
+                  (!other->queue.empty() && other->queue.front()->id < pool.queue.front()->id),
+              "no room is made for a request: " + Text(pool) + " / " + Text(*other));
+    }
+  }
+
+  Simulation* const world_;
+  const PoolBook& book_;
+};
+
+}  // namespace polarx

@@ -1,0 +1,62 @@
+// The parts of the simulated world that are plain data, and the source of all chance.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+
+inline void Require(bool truth, const std::string& what) {
+  if (!truth) {
+    throw std::runtime_error(what);
+  }
+}
+
+class Chance {
+ public:
+  explicit Chance(std::uint64_t seed) : random_(seed) {}
+  // Both ends included.
+  int Number(int from, int to) {
+    return from + static_cast<int>(random_() % static_cast<std::uint64_t>(to - from + 1));
+  }
+  bool Percent(int percent) { return Number(1, 100) <= percent; }
+  // Short times as likely as long ones.
+  Duration Time(Duration most) { return Duration(most.count() >> Number(0, 12)); }
+
+ private:
+  std::mt19937_64 random_;
+};
+
+struct Datanode {
+  NodeDefinition definition;
+  bool present = true;
+  bool down = false;
+  bool asks_password = true;
+  std::set<int> locked_out;  // users
+};
+
+struct Mapping {
+  bool present = true;
+  bool known = true;  // to the pooler before a session asks for it
+  bool restricted = false;
+  bool broken = false;
+  int user = 0;
+};
+
+struct Client {
+  SessionId id = 0;
+  bool waiting = false;
+  bool patient = false;
+  std::uint32_t request = 0;
+  std::vector<protocol::Wanted> wanted;
+  std::vector<LeaseId> leases;
+  bool unseen = false;  // the last grant: may still be taken back
+};
+
+}  // namespace polarx

@@ -1,0 +1,329 @@
+// Everything that can happen to the pools, at random and all together: the rules hold after every
+// turn, and when the trouble ends every request gets its answer and the pools come to rest.
+//
+// POLARX_SIM_SEED and POLARX_SIM_STEPS choose another course and a longer one.
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include "simulation.h"
+#include "simulation_checks.h"
+
+namespace polarx {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr int kStepsBetweenRests = 4000;
+constexpr unsigned kTurnLimitSeconds = 30;
+constexpr seconds kNoEnd{1000000};
+
+std::atomic<std::uint64_t> current_seed = 0;
+std::atomic<std::uint64_t> current_step = 0;
+
+// A failed assertion, a crash or a turn without end, too, is to be told with its place.
+extern "C" void TellPlace(int signal) {
+  char text[128];
+  const int length =
+      std::snprintf(text, sizeof(text), "signal %d at POLARX_SIM_SEED=%llu step %llu\n", signal,
+                    static_cast<unsigned long long>(current_seed.load()),
+                    static_cast<unsigned long long>(current_step.load()));
+  (void)!write(STDERR_FILENO, text, static_cast<std::size_t>(length));
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+class Driver {
+ public:
+  explicit Driver(std::uint64_t seed) : world_(seed), chance_(world_.chance_) {}
+
+  void Step() {
+    for (int count = chance_.Number(1, 3); count > 0; --count) {
+      Act();
+    }
+    Turn();
+  }
+
+  // No trouble any more, nobody asks, everybody gives back.
+  void Rest() {
+    EndTrouble();
+    const TimePoint limit = world_.now_ + seconds(90);
+    while (AnybodyIsBusy()) {
+      Require(world_.now_ < limit, "a request or lease does not end");
+      for (Client& client : world_.clients_) {
+        if (chance_.Percent(50)) {
+          world_.GiveAllBack(&client, protocol::ReleaseKind::kClean);
+        }
+      }
+      world_.Advance(std::min(limit, world_.now_ + milliseconds(10)));
+      Turn();
+    }
+    // Until what was given up is refilled and what is unused is closed.
+    const Duration keepalive =
+        std::max<Duration>(world_.settings_.pool_conn_keepalive, seconds(60));
+    PassTime(2 * keepalive + 3 * world_.settings_.pool_maintenance_timeout + seconds(30));
+    const int connects = world_.connects_;
+    std::map<CloseReason, int> closes = world_.closes_;
+    PassTime(2 * keepalive + 10 * world_.settings_.pool_maintenance_timeout);
+    const int expired = world_.closes_[CloseReason::kLifetime] - closes[CloseReason::kLifetime];
+    closes[CloseReason::kLifetime] += expired;
+    Require(closes == world_.closes_, "connections are closed for nothing");
+    if (world_.settings_.pool_session_max_lifetime == kNoEnd) {
+      Require(connects == world_.connects_ && expired == 0, "connections come and go for nobody");
+      SimulationChecks(&world_).AtRest();
+    } else {
+      int slots = 0;
+      for (const auto& [id, node] : world_.book_->nodes()) {
+        slots += node->total();
+      }
+      Require(world_.connects_ - connects <= expired + slots, "connections are opened for nobody");
+    }
+    world_.faults_ = true;
+  }
+
+  int grants() const { return world_.grants_; }
+
+ private:
+  void Turn() {
+    ++current_step;
+    world_.EndTurn();
+    // A recall may be due for what was lent in this very turn, a dead slot looked at: no more.
+    for (int turns = 0; world_.book_->NextDeadline() <= world_.now_; ++turns) {
+      Require(turns < 3, "the next deadline stays in the past");
+      world_.EndTurn();
+    }
+    SimulationChecks(&world_).AfterTurn();
+  }
+
+  void Act() {
+    const int kind = chance_.Number(1, 1000);
+    if (kind <= 480) {
+      world_.Advance(world_.now_ + chance_.Time(seconds(2)));
+    } else if (kind <= 960) {
+      Move(&world_.clients_[chance_.Number(0, Simulation::kClients - 1)]);
+    } else if (kind <= 980) {
+      HangUpSomewhere();
+    } else if (kind <= 990) {
+      ChangeWeather();
+    } else {
+      Operate();
+    }
+  }
+
+  void Move(Client* client) {
+    const int kind = chance_.Number(1, 100);
+    if (kind <= 2) {
+      world_.Die(client);
+    } else if (kind <= 5) {
+      world_.Withdraw(client);
+    } else if (client->waiting) {
+      return;
+    } else if (client->leases.empty() || (kind <= 12 && client->leases.size() < 3)) {
+      AskForSome(client);
+    } else {
+      static constexpr protocol::ReleaseKind kKinds[] = {protocol::ReleaseKind::kClean,
+                                                         protocol::ReleaseKind::kInTransaction,
+                                                         protocol::ReleaseKind::kClose};
+      const protocol::ReleaseKind release = kKinds[chance_.Percent(80) ? 0 : chance_.Number(0, 2)];
+      if (chance_.Percent(70)) {
+        world_.GiveAllBack(client, release);
+      } else {
+        world_.GiveBack(client, 0, release);
+      }
+    }
+  }
+
+  void AskForSome(Client* client) {
+    const auto role = static_cast<RoleId>(10 + chance_.Number(0, Simulation::kRoles - 1));
+    std::vector<protocol::Wanted> wanted;
+    const int most = chance_.Percent(70) ? 1 : Simulation::kNodes;
+    const int first = chance_.Number(1, Simulation::kNodes);
+    for (int index = 0; index < most; ++index) {
+      const int node = 1 + (first + index - 1) % Simulation::kNodes;
+      if (index == 0 || chance_.Percent(50)) {
+        wanted.push_back({static_cast<NodeId>(node), role});
+      }
+    }
+    const Duration timeout = chance_.Percent(40)   ? Duration::zero()
+                             : chance_.Percent(70) ? chance_.Time(seconds(4)) + milliseconds(1)
+                                                   : Duration(seconds(600));
+    world_.Ask(client, std::move(wanted), timeout);
+  }
+
+  void HangUpSomewhere() {
+    const auto& pools = world_.book_->pools();
+    if (pools.empty()) {
+      return;
+    }
+    auto pool = pools.begin();
+    std::advance(pool, chance_.Number(0, static_cast<int>(pools.size()) - 1));
+    auto& list = pool->second->list(static_cast<SlotState>(chance_.Number(0, kSlotStates - 1)));
+    if (!list.empty() && list.front().state != SlotState::kConnecting) {
+      world_.HangUp(chance_.Percent(50) ? &list.front() : &list.back());
+    }
+  }
+
+  void ChangeWeather() {
+    Datanode& datanode = world_.datanodes_[chance_.Number(0, Simulation::kNodes - 1)];
+    const int kind = chance_.Number(1, 3);
+    if (kind == 1) {
+      datanode.down = !datanode.down && chance_.Percent(50);
+    } else if (kind == 2) {
+      datanode.locked_out.clear();
+      if (chance_.Percent(50)) {
+        datanode.locked_out.insert(chance_.Number(0, Simulation::kUsers - 1));
+      }
+    } else {
+      datanode.asks_password = chance_.Percent(80);
+    }
+  }
+
+  void ChangeCatalog() {
+    const int node = chance_.Number(0, Simulation::kNodes - 1);
+    Datanode& datanode = world_.datanodes_[node];
+    Mapping& mapping = world_.mappings_[node][chance_.Number(0, Simulation::kRoles - 1)];
+    switch (chance_.Number(1, 8)) {
+      case 1:
+        datanode.present = !datanode.present || chance_.Percent(50);
+        break;
+      case 2:
+        datanode.definition.port = 5432 + chance_.Number(0, 1);
+        break;
+      case 3:
+        datanode.definition.max_pool_size = chance_.Percent(30) ? -1 : chance_.Number(1, 6);
+        break;
+      case 4:
+        datanode.definition.min_pool_size = chance_.Percent(70) ? -1 : chance_.Number(0, 3);
+        break;
+      case 5:
+        mapping.present = !mapping.present || chance_.Percent(50);
+        break;
+      case 6:
+        mapping.user = chance_.Number(0, Simulation::kUsers - 1);
+        break;
+      case 7:
+        mapping.restricted = chance_.Percent(30);
+        break;
+      default:
+        mapping.broken = chance_.Percent(20);
+    }
+    world_.SendCatalog();
+  }
+
+  void Operate() {
+    const auto node = static_cast<NodeId>(chance_.Number(0, Simulation::kNodes));
+    switch (chance_.Number(1, 8)) {
+      case 1:
+      case 2:
+        ChangeCatalog();
+        break;
+      case 3:
+        world_.ChangeSettings();
+        world_.book_->Apply(world_.settings_, world_.now_);
+        break;
+      case 4:
+        (void)world_.book_->Clean(
+            node, chance_.Percent(50) ? "" : "user" + std::to_string(chance_.Number(0, 2)),
+            world_.now_);
+        break;
+      case 5:
+        world_.book_->Pause(node, chance_.Percent(40), world_.now_);
+        break;
+      case 6:
+        world_.book_->SetSurvivors(chance_.Percent(50)
+                                       ? std::map<NodeId, int>{}
+                                       : std::map<NodeId, int>{{node, chance_.Number(0, 3)}});
+        break;
+      case 7:
+        world_.book_->ResetStats();
+        break;
+      default:
+        Ping();
+    }
+  }
+
+  void Ping() {
+    for (const auto& [id, pool] : world_.book_->pools()) {
+      if (chance_.Percent(30)) {
+        if (Slot* slot = world_.book_->TakeForPing(pool.get(), world_.now_); slot != nullptr) {
+          world_.PingOn(slot);
+        }
+      }
+    }
+  }
+
+  void EndTrouble() {
+    world_.faults_ = false;
+    for (Datanode& datanode : world_.datanodes_) {
+      datanode.down = false;
+      datanode.locked_out.clear();
+    }
+    world_.book_->Pause(0, false, world_.now_);
+    world_.book_->SetSurvivors({});
+    world_.ChangeSettings();
+    if (chance_.Percent(70)) {
+      world_.settings_.pool_session_max_lifetime = kNoEnd;
+    }
+    world_.book_->Apply(world_.settings_, world_.now_);
+    Turn();
+  }
+
+  bool AnybodyIsBusy() const {
+    for (const Client& client : world_.clients_) {
+      if (client.waiting || !client.leases.empty()) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void PassTime(Duration time) {
+    for (const TimePoint end = world_.now_ + time; world_.now_ < end;) {
+      world_.Advance(end);
+      Turn();
+    }
+  }
+
+  Simulation world_;
+  Chance& chance_;
+};
+
+std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+TEST(SimulationTest, TheRulesHoldWhateverHappens) {
+  current_seed = FromEnvironment("POLARX_SIM_SEED", 1);
+  const std::uint64_t steps = FromEnvironment("POLARX_SIM_STEPS", 50000);
+  for (int signal : {SIGABRT, SIGSEGV, SIGALRM}) {
+    std::signal(signal, TellPlace);
+  }
+  try {
+    Driver driver(current_seed);
+    for (current_step = 0; current_step < steps;) {
+      alarm(kTurnLimitSeconds);
+      for (int step = 0; step < kStepsBetweenRests; ++step) {
+        driver.Step();
+      }
+      driver.Rest();
+    }
+    EXPECT_GT(driver.grants(), static_cast<int>(steps / 100));
+  } catch (const std::runtime_error& error) {
+    ADD_FAILURE() << error.what() << "; POLARX_SIM_SEED=" << current_seed << " step "
+                  << current_step;
+  }
+  alarm(0);
+  for (int signal : {SIGABRT, SIGSEGV, SIGALRM}) {
+    std::signal(signal, SIG_DFL);
+  }
+}
+
+}  // namespace
+}  // namespace polarx
