@@ -270,6 +270,12 @@ Options Complete(const std::vector<KnownOption>& known, const MappingSource& sou
   string settings = kOverridable;
   if (const string own = ValueOf(options, "options"); !own.empty()) {
     settings += " " + own;
+    // A backslash at its end, of which the server would make nothing, would join what follows to
+    // it.
+    const std::size_t others = settings.find_last_not_of('\\') + 1;
+    if ((settings.size() - others) % 2 != 0) {
+      settings.pop_back();
+    }
   }
   options["options"] = settings + kFixed;
   options["sslmode"] = "disable";

@@ -208,11 +208,6 @@ class Reader {
   }
 
  private:
-  static bool IsSqlstate(std::string_view text) {
-    return text.size() == 5 &&
-           text.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string_view::npos;
-  }
-
   std::string_view Take(std::size_t size) {
     if (!ok() || size > rest_.size()) {
       Fail("payload is too short");

@@ -104,7 +104,8 @@ void Datanode::ReadResults() {
       if (PQntuples(result) == 1 && PQgetisnull(result, 0, 0) == 0) {
         measured_ = PQgetvalue(result, 0, 0);
       }
-    } else if (state == PGRES_TUPLES_OK && statement_ >= first_verify && PQntuples(result) == 1) {
+    } else if (state == PGRES_TUPLES_OK && statement_ >= first_verify && PQntuples(result) == 1 &&
+               PQnfields(result) == 1) {
       const std::string& name = run_.verify[statement_ - first_verify];
       std::erase_if(overrides_, [&](const auto& entry) { return entry.first == name; });
       overrides_.emplace_back(name, PQgetvalue(result, 0, 0));
@@ -112,8 +113,9 @@ void Datanode::ReadResults() {
                state != PGRES_EMPTY_QUERY) {
       const char* code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
       const std::string text = OneLine(PQresultErrorMessage(result));
-      statement_status_ = Status(code != nullptr ? code : sqlstate::kConnectionLost,
-                                 text.empty() ? "unexpected answer" : text);
+      statement_status_ =
+          Status(code != nullptr && IsSqlstate(code) ? code : sqlstate::kConnectionLost,
+                 text.empty() ? "unexpected answer" : text);
     }
     PQclear(result);
     if (state == PGRES_COPY_IN || state == PGRES_COPY_OUT || state == PGRES_COPY_BOTH) {

@@ -5,9 +5,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <iterator>
 #include <system_error>
 #include <utility>
 #include <variant>
@@ -94,7 +94,11 @@ Result<std::optional<ClientReply>> PoolerClient::Receive() {
     if (length.value() > 0 && in_.size() >= length.value()) {
       return TakeReply(length.value());
     }
-    const Result<ReceiveState> received = ReceiveWithFds(fd(), &in_, &in_fds_);
+    std::vector<UniqueFd> fds;
+    const Result<ReceiveState> received = ReceiveWithFds(fd(), &in_, &fds);
+    for (UniqueFd& received_fd : fds) {
+      in_fds_.push_back({in_.size(), std::move(received_fd)});
+    }
     if (!received.ok()) {
       return received.status();
     }
@@ -107,7 +111,8 @@ Result<std::optional<ClientReply>> PoolerClient::Receive() {
   }
 }
 
-// Descriptors travel with the first bytes of their frame, so they are here when it is whole.
+// Descriptors travel with the first bytes of their frame, and one receive ends where they end: so
+// they are here when it is whole, and the last byte they came with is the frame's own.
 Result<std::optional<ClientReply>> PoolerClient::TakeReply(std::size_t length) {
   Result<protocol::Reply> decoded = protocol::DecodeReply(std::string_view(in_).substr(0, length));
   in_.erase(0, length);
@@ -115,15 +120,20 @@ Result<std::optional<ClientReply>> PoolerClient::TakeReply(std::size_t length) {
     return decoded.status();
   }
   ClientReply result{std::move(decoded.value()), {}};
-  if (const auto* granted = std::get_if<protocol::Granted>(&result.reply)) {
-    const std::size_t count = granted->leases.size();
-    if (in_fds_.size() < count) {
-      return Violation(std::to_string(in_fds_.size()) + " descriptors for " +
-                       std::to_string(count) + " leases.");
-    }
-    const auto end = in_fds_.begin() + static_cast<std::ptrdiff_t>(count);
-    std::move(in_fds_.begin(), end, std::back_inserter(result.fds));
-    in_fds_.erase(in_fds_.begin(), end);
+  const auto end = std::find_if(in_fds_.begin(), in_fds_.end(),
+                                [length](const Descriptor& own) { return own.end > length; });
+  for (auto own = in_fds_.begin(); own != end; ++own) {
+    result.fds.push_back(std::move(own->fd));
+  }
+  in_fds_.erase(in_fds_.begin(), end);
+  for (Descriptor& later : in_fds_) {
+    later.end -= length;
+  }
+  const auto* granted = std::get_if<protocol::Granted>(&result.reply);
+  const std::size_t leases = granted == nullptr ? 0 : granted->leases.size();
+  if (result.fds.size() != leases) {
+    return Violation(std::to_string(result.fds.size()) + " descriptors for " +
+                     std::to_string(leases) + " leases.");
   }
   return std::optional<ClientReply>(std::move(result));
 }

@@ -240,6 +240,18 @@ TEST(CompleteMappingTest, UserAndDatabaseHaveDefaults) {
   EXPECT_EQ(CompleteMapping(Libpq(), source).remote_database, "bob");
 }
 
+TEST(CompleteMappingTest, ABackslashAtTheEndDoesNotReachWhatFollows) {
+  for (const auto& [options, kept] :
+       std::vector<std::pair<std::string, std::string>>{{"-c a=b\\", "-c a=b -c DateStyle"},
+                                                        {"-c a=b\\\\", "-c a=b\\\\ -c DateStyle"},
+                                                        {"\\", " -c DateStyle"}}) {
+    MappingSource source = Source();
+    source.server_options = {{"options", options}};
+    const std::string all = Value(CompleteMapping(Libpq(), source), "options");
+    EXPECT_NE(all.find(kept), std::string::npos) << all;
+  }
+}
+
 TEST(CompleteMappingTest, TheUsersOwnSettingsComeLastAndStay) {
   MappingSource source = Source();
   source.server_options = {{"application_name", "mine"},

@@ -227,6 +227,16 @@ TEST_F(PoolerClientTest, GivesEachGrantItsDescriptors) {
   EXPECT_EQ(Identity(second.fds[0].get()), Identity(three.get()));
 }
 
+TEST_F(PoolerClientTest, DescriptorsBesideAnotherReplyAreAViolation) {
+  Connect();
+  UniqueFd stray = File(), own = File();
+  PoolerSends(Frame(protocol::Done{1, 0}), {stray.get()});
+  PoolerSends(Frame(GrantOf(2, {10})), {own.get()});
+  const auto reply = client_->Receive();
+  ASSERT_FALSE(reply.ok());
+  EXPECT_EQ(reply.status().detail(), "1 descriptors for 0 leases.");
+}
+
 TEST_F(PoolerClientTest, AGrantWithoutItsDescriptorsIsAViolation) {
   Connect();
   UniqueFd file = File();

@@ -185,6 +185,14 @@ TEST_F(WorkerTest, AFailedStatementIsToldWithItsSqlstate) {
   EXPECT_EQ(done.status.sqlstate(), "22012");
 }
 
+TEST_F(WorkerTest, AnSqlstateThatIsNoneIsNotHandedOn) {
+  Open(1);
+  Run(1, {"FAIL ab de some message"});
+  const RunDone done = Next<RunDone>();
+  EXPECT_EQ(done.status.sqlstate(), "08006");
+  EXPECT_NE(done.status.message().find("some message"), std::string::npos);
+}
+
 TEST_F(WorkerTest, ATransactionLeftOpenIsAFailure) {
   Open(1);
   Run(1, {"BEGIN"});

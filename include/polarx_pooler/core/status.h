@@ -25,6 +25,12 @@ inline constexpr const char* kCannotConnectNow = "57P03";
 inline constexpr const char* kInternalError = "XX000";
 }  // namespace sqlstate
 
+// Five digits or capital letters?
+inline bool IsSqlstate(std::string_view text) {
+  return text.size() == 5 &&
+         text.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string_view::npos;
+}
+
 // A success, or an SQLSTATE with message, detail and hint. A value: copy and move freely.
 class [[nodiscard]] Status {
  public:

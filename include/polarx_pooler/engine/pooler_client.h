@@ -41,7 +41,11 @@ class PoolerClient {
   UniqueFd socket_;
   std::string out_;
   std::string in_;
-  std::vector<UniqueFd> in_fds_;
+  struct Descriptor {
+    std::size_t end;  // of the bytes of in_ that it came with
+    UniqueFd fd;
+  };
+  std::vector<Descriptor> in_fds_;
 };
 
 }  // namespace polarx
