@@ -40,16 +40,22 @@ need_packages() {
 # The server's package creates and starts a cluster at its first installation unless told not to.
 install_packages() {
   local config=/etc/postgresql-common/createcluster.d log status new_directory=
+  local policy=/usr/sbin/policy-rc.d new_policy=
   log=$(mktemp)
   [ -d $config ] || new_directory=$config
   mkdir -p $config
   echo 'create_main_cluster = false' >$config/polarx_pooler.conf
+  # No service is to start by being installed.
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
+    new_policy=$policy
+  fi
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq >"$log" 2>&1
   apt-get install -y -qq --no-install-recommends "$@" >>"$log" 2>&1
   status=$?
   [ $status = 0 ] || tail -n 20 "$log" >&2
-  rm -f $config/polarx_pooler.conf "$log"
+  rm -f $config/polarx_pooler.conf "$log" ${new_policy:+"$new_policy"}
   [ -z "$new_directory" ] || rmdir --ignore-fail-on-non-empty $new_directory
   return $status
 }
