@@ -155,7 +155,7 @@ add_node($coord, 'by_folder', $dn{dn3}, wrapper => 'postgres_fdw', server => { h
 is(value($coord, name_of('by_folder')), 'dn3', 'the folder of a Unix socket');
 add_node($coord, 'by_nothing', $dn{dn3}, wrapper => 'postgres_fdw', server => { host => 'not a host' });
 fails_with($coord, name_of('by_nothing'), '08001', qr/"by_nothing".*not a host/, 'a name that is none');
-value($coord, 'SET client_min_messages = error; DROP SERVER by_name, by_folder, by_nothing CASCADE');
+value($coord, 'SET client_min_messages = error; DROP SERVER link, by_name, by_folder, by_nothing CASCADE');
 
 # Too few connections at the datanode.
 $dn{dn3}->append_conf('postgresql.conf', "max_connections = 5\nsuperuser_reserved_connections = 0\n");
