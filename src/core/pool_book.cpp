@@ -224,8 +224,7 @@ void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
       break;
   }
   slot->doomed = reason;
-  slot->pool->renewing -= slot->replaced ? 1 : 0;
-  slot->replaced = false;
+  EndReplacement(slot);
   slot->pool->Move(slot, SlotState::kClosing, now);
   MarkDirty(slot->pool);
   actions_->Close(slot);

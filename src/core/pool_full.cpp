@@ -89,6 +89,13 @@ void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
   }
 }
 
+std::string PoolBook::WaitedText(const Ticket& ticket, TimePoint now) {
+  char text[40];
+  std::snprintf(text, sizeof(text), " (waited for %.1f s)",
+                std::chrono::duration<double>(now - ticket.arrived_at).count());
+  return text;
+}
+
 Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now) {
   const Node& node = *pool.node;
   const Limits limits = LimitsOf(node);
@@ -128,9 +135,7 @@ Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint no
                          : "set pooler.queue_timeout to wait for a free connection.";
   std::string message = "pool of datanode \"" + node.definition.name + "\" is full";
   if (ticket.patient) {
-    std::snprintf(text, sizeof(text), " (waited for %.1f s)",
-                  std::chrono::duration<double>(now - ticket.arrived_at).count());
-    message += text;
+    message += WaitedText(ticket, now);
   }
   return Status(sqlstate::kPoolFull, message, detail, hint);
 }

@@ -1,6 +1,5 @@
 // The end of a turn: tickets are served, slots opened and refilled; on the main thread.
 #include <algorithm>
-#include <cstdio>
 
 #include "polarx_pooler/core/pool_book.h"
 
@@ -86,11 +85,9 @@ void PoolBook::ExpireTickets(TimePoint now) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     Ticket* ticket = tickets_.at(deadlines_.begin()->second).get();
     if (const Node* node = PausedNode(*ticket); node != nullptr) {
-      char waited[40];
-      std::snprintf(waited, sizeof(waited), " (waited for %.1f s)",
-                    std::chrono::duration<double>(now - ticket->arrived_at).count());
       RejectTicket(ticket, Status(sqlstate::kPoolFull,
-                                  "datanode \"" + node->definition.name + "\" is paused" + waited,
+                                  "datanode \"" + node->definition.name + "\" is paused" +
+                                      WaitedText(*ticket, now),
                                   "", "Run pooler.resume() to let requests go on."));
       continue;
     }

@@ -52,8 +52,7 @@ void PoolBook::Disarm(Slot* slot) {
 
 // From the settings that hold now.
 void PoolBook::SetTimes(Slot* slot) {
-  slot->pool->renewing -= slot->replaced ? 1 : 0;
-  slot->replaced = false;
+  EndReplacement(slot);
   slot->expires_at = slot->renew_at =
       slot->created_at + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
   slot->check_at =
@@ -118,6 +117,11 @@ void PoolBook::Replace(Slot* slot, TimePoint now) {
   slot->replaced = true;
   ++slot->pool->renewing;
   Open(slot->pool, now);
+}
+
+void PoolBook::EndReplacement(Slot* slot) {
+  slot->pool->renewing -= slot->replaced ? 1 : 0;
+  slot->replaced = false;
 }
 
 // An idle slot has expired: it stays until the one that replaces it is open, if there has to be one

@@ -1,6 +1,7 @@
 // The SQL functions of operation, apart from start and stop; in a backend, on its only thread.
 #include <csignal>
 
+#include "backends.h"
 #include "client.h"
 #include "prelude.h"
 
@@ -15,16 +16,9 @@ Oid NodeArgument(FunctionCallInfo fcinfo, int number) {
 // Is it a session of this database? Then *superuser tells whose: a process without a role counts as
 // a superuser's.
 bool IsSession(int pid, bool* superuser) {
-  Oid database = InvalidOid;
-  Oid role = InvalidOid;
-  LWLockAcquire(ProcArrayLock, LW_SHARED);
-  const PGPROC* process = BackendPidGetProcWithLock(pid);
-  if (process != nullptr) {
-    database = process->databaseId;
-    role = process->roleId;
-  }
-  LWLockRelease(ProcArrayLock);
-  if (database != MyDatabaseId) {
+  Oid database;
+  Oid role;
+  if (!FindBackend(pid, &database, &role) || database != MyDatabaseId) {
     return false;
   }
   *superuser = !OidIsValid(role) || superuser_arg(role);

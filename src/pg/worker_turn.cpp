@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "backends.h"
 #include "catalog.h"
 #include "lease_count.h"
 #include "worker_engine.h"
@@ -42,16 +43,10 @@ const char* LookUpProcess(const AttachQuestion& question, char* role) {
   if (question.uid != geteuid()) {
     return "peer is not a process of the server's operating system user";
   }
-  Oid process_database = InvalidOid;
-  Oid process_role = InvalidOid;
-  LWLockAcquire(ProcArrayLock, LW_SHARED);
-  const PGPROC* process = BackendPidGetProcWithLock(question.pid);
-  if (process != nullptr) {
-    process_database = process->databaseId;
-    process_role = process->roleId;
-  }
-  LWLockRelease(ProcArrayLock);
-  if (process_database != MyDatabaseId) {
+  Oid process_database;
+  Oid process_role;
+  if (!FindBackend(question.pid, &process_database, &process_role) ||
+      process_database != MyDatabaseId) {
     return "peer is not a session of this database";
   }
   StartTransactionCommand();
@@ -96,10 +91,9 @@ void ReportLog() {
 void ReportLongLeases() {
   RawLongLease lease;
   while (EngineNextLongLease(&lease)) {
-    LWLockAcquire(ProcArrayLock, LW_SHARED);
-    const PGPROC* process = BackendPidGetProcWithLock(lease.session_pid);
-    const Oid role = process != nullptr ? process->roleId : InvalidOid;
-    LWLockRelease(ProcArrayLock);
+    Oid database;
+    Oid role;
+    (void)FindBackend(lease.session_pid, &database, &role);
     StartTransactionCommand();
     const char* name = GetUserNameFromId(role, true);
     const char* query = pgstat_get_backend_current_activity(lease.session_pid, false);

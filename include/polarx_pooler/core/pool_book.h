@@ -165,6 +165,7 @@ class PoolBook {
   void Fire(Slot* slot, TimePoint now);
   bool NeedsReplacement(const Slot& slot, TimePoint now) const;
   void Replace(Slot* slot, TimePoint now);
+  static void EndReplacement(Slot* slot);
   void Renew(Slot* slot, TimePoint now);
   void CloseReplaced(Pool* pool, TimePoint now);
   void SetTimes(Slot* slot);
@@ -181,6 +182,7 @@ class PoolBook {
   void ServeDirty(std::vector<Pool*>* looked_at, TimePoint now);
   void ExpireTickets(TimePoint now);
   static const Node* PausedNode(const Ticket& ticket);
+  static std::string WaitedText(const Ticket& ticket, TimePoint now);
   void WakeSleepers(TimePoint now);
   void Serve(Pool* pool, TimePoint now);
   bool MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const;

@@ -1,0 +1,11 @@
+// Who a process of the server is, by the ProcArray; any process, its main thread.
+#pragma once
+
+#include "prelude.h"
+
+namespace polarx {
+
+// False: no such process; then both are InvalidOid. `role`: the login role.
+bool FindBackend(int pid, Oid* database, Oid* role);
+
+}  // namespace polarx
