@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "polarx_pooler/engine/environment.h"
+#include "polarx_pooler/engine/server_messages.h"
 
 namespace polarx {
 namespace {
@@ -68,15 +69,6 @@ bool OpenPlaceholder() {
   return placeholder >= 0;
 }
 
-// dup3, until it is done or cannot be.
-bool Replace(int old_fd, int new_fd) {
-  int result;
-  do {
-    result = ::dup3(new_fd, old_fd, O_CLOEXEC);
-  } while (result < 0 && (errno == EINTR || errno == EBUSY));
-  return result >= 0;
-}
-
 bool PeerIsThisProcess(int socket) {
   ucred peer{};
   socklen_t size = sizeof(peer);
@@ -85,34 +77,15 @@ bool PeerIsThisProcess(int socket) {
 
 // --- the server's part ------------------------------------------------------------------------
 
-void AppendInt32(std::uint32_t value, std::string* out) {
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    out->push_back(static_cast<char>(value >> shift));
-  }
-}
-
-void AppendMessage(char type, std::string_view body, std::string* out) {
-  out->push_back(type);
-  AppendInt32(static_cast<std::uint32_t>(body.size() + 4), out);
-  out->append(body);
-}
-
 // Authentication ok, the parameters, the key data, ready: it does not depend on what libpq sends.
 std::string StartupAnswer(std::int32_t backend_pid, const protocol::Parameters& parameters) {
   std::string out;
-  std::string body;
-  AppendInt32(0, &body);
-  AppendMessage('R', body, &out);
+  AppendAuthenticationOk(&out);
   for (const auto& [name, value] : parameters) {
-    body.assign(name).push_back('\0');
-    body.append(value).push_back('\0');
-    AppendMessage('S', body, &out);
+    AppendParameter(name, value, &out);
   }
-  body.clear();
-  AppendInt32(static_cast<std::uint32_t>(backend_pid), &body);
-  AppendInt32(0, &body);  // the cancel key stays with the pooler
-  AppendMessage('K', body, &out);
-  AppendMessage('Z', "I", &out);
+  AppendKeyData(backend_pid, &out);
+  AppendReady(&out);
   return out;
 }
 
@@ -266,10 +239,18 @@ Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
     return AdoptError("its listener belongs to another process");
   }
   // libpq relies on it, whoever opened the connection.
-  if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0 || !Replace(socket, fd.get())) {
+  if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0 || !PutUnder(conn.get(), fd.get())) {
     return AdoptError("its descriptor cannot be used", errno);
   }
   return conn.release();
+}
+
+bool PutUnder(PGconn* conn, int fd) {
+  int result;
+  do {
+    result = ::dup3(fd, PQsocket(conn), O_CLOEXEC);
+  } while (result < 0 && (errno == EINTR || errno == EBUSY));
+  return result >= 0;
 }
 
 void DetachConnection(PGconn* conn) {
@@ -277,7 +258,7 @@ void DetachConnection(PGconn* conn) {
   if (socket < 0) {
     return;  // libpq has closed it by itself, which says nothing to the datanode
   }
-  if (!OpenPlaceholder() || !Replace(socket, placeholder)) {
+  if (!OpenPlaceholder() || !PutUnder(conn, placeholder)) {
     // Somebody closed the placeholder behind our back: better this connection lost than its next
     // holder's statements disturbed.
     placeholder = -1;
@@ -285,8 +266,26 @@ void DetachConnection(PGconn* conn) {
   }
 }
 
+bool ReportsStill(const PGconn* conn, const protocol::Parameters& values) {
+  auto known = values.begin();
+  for (const char* name : kReportedParameters) {
+    const char* value = PQparameterStatus(conn, name);
+    if (value == nullptr) {
+      continue;
+    }
+    if (known == values.end() || known->first != name || known->second != value) {
+      return false;
+    }
+    ++known;
+  }
+  return known == values.end();
+}
+
 protocol::Parameters ChangedParameters(const PGconn* conn, const protocol::Parameters& lent) {
   protocol::Parameters changed;
+  if (ReportsStill(conn, lent)) {
+    return changed;
+  }
   for (const auto& [name, value] : lent) {
     const char* now = PQparameterStatus(conn, name.c_str());
     if (now != nullptr && value != now) {

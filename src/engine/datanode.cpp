@@ -162,11 +162,12 @@ void Datanode::PollConnect() {
   host_->Watch(watched_, events_, slot_);
   host_->SetDeadline(slot_, kNever);
   phase_ = Phase::kPassive;
+  reported_ = ReportedParameters(conn_);
   host_->Report(Connected{.slot = slot_,
                           .socket = watched_,
                           .remote_pid = PQbackendPID(conn_),
                           .password_used = PQconnectionUsedPassword(conn_) != 0,
-                          .parameters = ReportedParameters(conn_)});
+                          .parameters = reported_});
 }
 
 void Datanode::FailConnect(Status status, bool pool_limit) {
@@ -235,7 +236,10 @@ void Datanode::Abandon() {
   if (conn_ != nullptr && PQsocket(conn_) == watched_ && watched_ >= 0) {
     host_->Unwatch(watched_);
     watched_ = -1;
-    DetachConnection(conn_);
+    const UniqueFd nobody(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!nobody || !PutUnder(conn_, nobody.get())) {
+      shutdown(PQsocket(conn_), SHUT_RDWR);  // without a descriptor it cannot be left to its holder
+    }
   }
 }
 

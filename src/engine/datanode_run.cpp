@@ -45,7 +45,6 @@ void Datanode::Run(RunOrder order) {
   measured_.reset();
   phase_ = Phase::kRunning;
   host_->SetDeadline(slot_, run_.deadline);
-  SetEvents(kActiveEvents);
   NextStatement();
 }
 
@@ -66,16 +65,24 @@ void Datanode::NextStatement() {
     FailRun(OneLine(PQerrorMessage(conn_)));
     return;
   }
-  ReadResults();
+  Await();
 }
 
-void Datanode::ReadResults() {
+// Sends what is left of the statement and looks out for the answer.
+void Datanode::Await() {
   const int unsent = PQflush(conn_);
-  if (unsent < 0 || PQconsumeInput(conn_) == 0) {
+  if (unsent < 0) {
     FailRun(OneLine(PQerrorMessage(conn_)));
     return;
   }
   SetEvents(unsent > 0 ? kActiveEvents | EPOLLOUT : kActiveEvents);
+}
+
+void Datanode::ReadResults() {
+  if (PQconsumeInput(conn_) == 0) {
+    FailRun(OneLine(PQerrorMessage(conn_)));
+    return;
+  }
   while (PQisBusy(conn_) == 0) {
     PGresult* result = PQgetResult(conn_);
     if (result == nullptr) {
@@ -123,6 +130,7 @@ void Datanode::ReadResults() {
       return;
     }
   }
+  Await();
 }
 
 void Datanode::FinishRun(Status status) {
@@ -146,20 +154,33 @@ void Datanode::FinishRun(Status status) {
                .timed_out = std::exchange(timed_out_, false),
                .in_transaction = in_transaction};
   if (done.status.ok()) {
-    done.parameters = ReportedParameters(conn_);
-    for (auto& [name, value] : done.parameters) {
-      for (const auto& [wrong, truth] : overrides_) {
-        if (name == wrong) {
-          value = truth;
-        }
-      }
-    }
-    std::erase_if(overrides_, [this](const auto& entry) {
-      const char* known = PQparameterStatus(conn_, entry.first.c_str());
-      return known != nullptr && entry.second == known;  // libpq hears of the next change again
-    });
+    done.parameters = NewParameters();
   }
   host_->Report(std::move(done));
+}
+
+// Unset: they are those that were reported last.
+std::optional<protocol::Parameters> Datanode::NewParameters() {
+  if (overrides_.empty() && ReportsStill(conn_, reported_)) {
+    return std::nullopt;
+  }
+  protocol::Parameters values = ReportedParameters(conn_);
+  for (auto& [name, value] : values) {
+    for (const auto& [wrong, truth] : overrides_) {
+      if (name == wrong) {
+        value = truth;
+      }
+    }
+  }
+  std::erase_if(overrides_, [this](const auto& entry) {
+    const char* known = PQparameterStatus(conn_, entry.first.c_str());
+    return known != nullptr && entry.second == known;  // libpq hears of the next change again
+  });
+  if (values == reported_) {
+    return std::nullopt;
+  }
+  reported_ = values;
+  return values;
 }
 
 void Datanode::FailRun(const std::string& reason) {

@@ -15,7 +15,6 @@ namespace {
 
 // What the kernel may deliver in one message.
 constexpr std::size_t kMaxFdsReceived = 253;
-constexpr std::size_t kReceiveSize = 16384;
 
 template <std::size_t kFds>
 union ControlBuffer {

@@ -6,11 +6,11 @@
 #include <condition_variable>
 #include <deque>
 #include <map>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "polarx_pooler/engine/mutex.h"
 #include "polarx_pooler/engine/signal_mask.h"
 
 namespace polarx {
@@ -33,36 +33,46 @@ struct HelperPool::Shared {
   Shared(std::size_t threads, std::size_t per_key) : max_threads(threads), max_per_key(per_key) {}
 
   static void Main(const std::shared_ptr<Shared>& shared, std::size_t index);
-  std::deque<Task>::iterator FirstRunnable();
-  void StartThreadIfNeeded(const std::shared_ptr<Shared>& self);
+  std::deque<Task>::iterator FirstRunnable() POLARX_REQUIRES(mutex);
+  void StartThreadIfNeeded(const std::shared_ptr<Shared>& self) POLARX_REQUIRES(mutex);
+  bool AllEnded() const POLARX_REQUIRES(mutex);
 
   const std::size_t max_threads;
   const std::size_t max_per_key;
 
-  std::mutex mutex;  // guards all that follows
+  Mutex mutex;
   std::condition_variable task_added_or_stopping;
   std::condition_variable thread_ended;
-  std::deque<Task> waiting;
-  std::map<std::string, std::size_t> running;  // tasks under way by key, none with 0
-  std::size_t busy = 0;                        // sum of running
-  std::deque<Thread> threads;
-  bool stopping = false;
-  bool all_joined = true;  // the result of the first Stop
+  std::deque<Task> waiting POLARX_GUARDED_BY(mutex);
+  // Tasks under way by key, none with 0.
+  std::map<std::string, std::size_t> running POLARX_GUARDED_BY(mutex);
+  std::size_t busy POLARX_GUARDED_BY(mutex) = 0;  // sum of running
+  std::deque<Thread> threads POLARX_GUARDED_BY(mutex);
+  bool stopping POLARX_GUARDED_BY(mutex) = false;
+  bool all_joined POLARX_GUARDED_BY(mutex) = true;  // the result of the first Stop
 };
 
 std::deque<Task>::iterator HelperPool::Shared::FirstRunnable() {
-  return std::find_if(waiting.begin(), waiting.end(), [this](const Task& task) {
-    const auto same_key = running.find(task.key);
-    return same_key == running.end() || same_key->second < max_per_key;
-  });
+  for (auto task = waiting.begin(); task != waiting.end(); ++task) {
+    const auto same_key = running.find(task->key);
+    if (same_key == running.end() || same_key->second < max_per_key) {
+      return task;
+    }
+  }
+  return waiting.end();
+}
+
+bool HelperPool::Shared::AllEnded() const {
+  return std::all_of(threads.begin(), threads.end(),
+                     [](const Thread& thread) { return thread.ended; });
 }
 
 void HelperPool::Shared::Main(const std::shared_ptr<Shared>& shared, std::size_t index) {
-  std::unique_lock lock(shared->mutex);
+  MutexLock lock(&shared->mutex);
   while (!shared->stopping) {
     const auto next = shared->FirstRunnable();
     if (next == shared->waiting.end()) {
-      shared->task_added_or_stopping.wait(lock);
+      lock.Wait(&shared->task_added_or_stopping);
       continue;
     }
     Task task = std::move(*next);
@@ -70,14 +80,14 @@ void HelperPool::Shared::Main(const std::shared_ptr<Shared>& shared, std::size_t
     ++shared->running[task.key];
     ++shared->busy;
 
-    lock.unlock();
+    lock.Unlock();
     try {
       task.run();
     } catch (...) {
       // Out of memory: whoever waits for the answer has a deadline.
     }
     task.run = nullptr;  // what it owns goes without the lock too
-    lock.lock();
+    lock.Lock();
 
     --shared->busy;
     if (--shared->running[task.key] == 0) {
@@ -109,7 +119,7 @@ HelperPool::HelperPool(std::size_t max_threads, std::size_t max_per_key)
 HelperPool::~HelperPool() { (void)Stop(); }
 
 void HelperPool::Run(const std::string& key, std::function<void()> task) {
-  std::lock_guard lock(shared_->mutex);
+  MutexLock lock(&shared_->mutex);
   if (shared_->stopping) {
     return;
   }
@@ -121,17 +131,17 @@ void HelperPool::Run(const std::string& key, std::function<void()> task) {
 bool HelperPool::Stop() {
   std::deque<Task> dropped;  // goes last, without the lock
   std::vector<std::thread> ended;
-  std::unique_lock lock(shared_->mutex);
+  MutexLock lock(&shared_->mutex);
   if (shared_->stopping) {
     return shared_->all_joined;
   }
   shared_->stopping = true;
   dropped.swap(shared_->waiting);
   shared_->task_added_or_stopping.notify_all();
-  shared_->all_joined = shared_->thread_ended.wait_for(lock, kJoinLimit, [this] {
-    return std::all_of(shared_->threads.begin(), shared_->threads.end(),
-                       [](const Thread& thread) { return thread.ended; });
-  });
+  const auto deadline = std::chrono::steady_clock::now() + kJoinLimit;
+  while (!shared_->AllEnded() && lock.WaitUntil(&shared_->thread_ended, deadline)) {
+  }
+  shared_->all_joined = shared_->AllEnded();
   for (Thread& thread : shared_->threads) {
     if (thread.ended) {
       ended.push_back(std::move(thread.handle));
@@ -140,7 +150,7 @@ bool HelperPool::Stop() {
     }
   }
   const bool all_joined = shared_->all_joined;
-  lock.unlock();
+  lock.Unlock();
   for (std::thread& thread : ended) {
     thread.join();
   }

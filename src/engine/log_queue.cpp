@@ -38,7 +38,7 @@ LogRecord DroppedRecord(std::uint64_t count) {
 
 void LogQueue::Push(LogSeverity severity, std::string_view message, std::string_view detail) {
   const LogRecord record = MakeRecord(severity, message, detail);
-  std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   const std::size_t needed = dropped_ > 0 ? 2 : 1;
   if (records_.size() + needed > kCapacity) {
     ++dropped_;
@@ -52,7 +52,7 @@ void LogQueue::Push(LogSeverity severity, std::string_view message, std::string_
 }
 
 bool LogQueue::Pop(LogRecord* record) {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(&mutex_);
   if (!records_.empty()) {
     *record = records_.front();
     records_.pop_front();

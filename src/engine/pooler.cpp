@@ -80,6 +80,7 @@ bool Pooler::Impl::Stop() {
     // Told all together, joined one by one.
     for (std::size_t index = 0; index < workers_.size(); ++index) {
       workers_[index]->Send(StopOrder{std::move(lent[index])});
+      workers_[index]->Flush();
     }
     workers_.clear();
     all_joined_ = helpers_.Stop();
@@ -163,7 +164,7 @@ void Pooler::Impl::ReadSession(Session* session) {
 void Pooler::Impl::NoteMappings(const protocol::Request& request) {
   if (const auto* acquire = std::get_if<protocol::Acquire>(&request)) {
     for (const protocol::Wanted& wanted : acquire->wanted) {
-      known_mappings_.emplace(wanted.node, wanted.role);
+      known_mappings_.insert({wanted.node, wanted.role});
       mapping_questions_.push_back({wanted.node, wanted.role});
     }
   } else if (const auto* ping = std::get_if<protocol::Ping>(&request)) {
@@ -213,7 +214,14 @@ void Pooler::Impl::Serve(TimePoint now) {
     next_stat_line_ = After(now, book_.settings().pool_print_stat_timeout);
   }
   FlushSessions();
+  FlushOrders();  // after the replies: a worker thread that wakes takes a core
   RemoveEnded();
+}
+
+void Pooler::Impl::FlushOrders() {
+  for (const std::unique_ptr<Worker>& worker : workers_) {
+    worker->Flush();
+  }
 }
 
 TimePoint Pooler::Impl::NextDeadline() const {
@@ -230,6 +238,7 @@ void Pooler::Impl::Apply(const Settings& settings, TimePoint now) {
   }
   next_maintenance_ = After(now, settings.pool_maintenance_timeout);
   book_.Apply(settings, now);
+  FlushOrders();
 }
 
 Session* Pooler::Impl::FindSession(SessionId session) {
@@ -407,6 +416,7 @@ void Pooler::AnswerReload() { impl_->AnswerReload(); }
 void Pooler::SetCatalog(std::vector<NodeDefinition> nodes, std::vector<MappingDefinition> mappings,
                         TimePoint now) {
   impl_->book_.SetCatalog(std::move(nodes), std::move(mappings), now);
+  impl_->FlushOrders();
 }
 
 std::vector<MappingQuestion> Pooler::KnownMappings() const {

@@ -119,7 +119,7 @@ Result<std::optional<ClientReply>> PoolerClient::TakeReply(std::size_t length) {
   if (!decoded.ok()) {
     return decoded.status();
   }
-  ClientReply result{std::move(decoded.value()), {}};
+  ClientReply result{std::move(decoded.value()), {}, {}};
   const auto end = std::find_if(in_fds_.begin(), in_fds_.end(),
                                 [length](const Descriptor& own) { return own.end > length; });
   for (auto own = in_fds_.begin(); own != end; ++own) {
@@ -129,13 +129,37 @@ Result<std::optional<ClientReply>> PoolerClient::TakeReply(std::size_t length) {
   for (Descriptor& later : in_fds_) {
     later.end -= length;
   }
-  const auto* granted = std::get_if<protocol::Granted>(&result.reply);
+  auto* granted = std::get_if<protocol::Granted>(&result.reply);
   const std::size_t leases = granted == nullptr ? 0 : granted->leases.size();
   if (result.fds.size() != leases) {
     return Violation(std::to_string(result.fds.size()) + " descriptors for " +
                      std::to_string(leases) + " leases.");
   }
+  if (granted != nullptr) {
+    if (Status status = TakeParameters(granted, &result); !status.ok()) {
+      return status;
+    }
+  }
   return std::optional<ClientReply>(std::move(result));
+}
+
+// Also for a reply that nobody waits for any more: the pooler counts its sets as known.
+Status PoolerClient::TakeParameters(protocol::Granted* granted, ClientReply* reply) {
+  for (protocol::GrantedLease& lease : granted->leases) {
+    SharedParameters set;
+    if (lease.told) {
+      set = known_sets_.Find(lease.parameter_set);
+    } else {
+      set = std::make_shared<const ParameterSet>(
+          ParameterSet{lease.parameter_set, std::move(lease.parameters)});
+      known_sets_.Add(set);
+    }
+    if (set == nullptr) {
+      return Violation("It names a set of parameter values that it has not sent.");
+    }
+    reply->parameters.push_back(std::move(set));
+  }
+  return Status::Ok();
 }
 
 }  // namespace polarx

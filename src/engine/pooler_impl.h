@@ -50,6 +50,7 @@ class Pooler::Impl : public PoolActions {
   void Log(const std::string& message, const std::string& detail) override;
 
   int FdsUsed() const;
+  void FlushOrders();
 
   PoolerConfig config_;
   PoolBook book_;
@@ -157,6 +158,7 @@ class Pooler::Impl : public PoolActions {
   std::map<std::uint64_t, PingJob> ping_jobs_;
   std::map<std::uint64_t, PingTarget> pings_;
   std::map<SlotId, std::uint64_t> slot_pings_;
+  ParameterSets parameter_sets_;
   std::set<SlotId> measured_;  // slots whose run under way ends with a measure
   std::uint64_t next_ping_ = 1;
 

@@ -169,7 +169,8 @@ void Pooler::Impl::HandleRelease(Session* session, const protocol::Release& rele
       // What the datanode told the borrower, the pooler's own connection never saw.
       verify_.clear();
       for (const auto& changed : released.changed) {
-        if (std::any_of(slot->parameters.begin(), slot->parameters.end(),
+        const protocol::Parameters& values = slot->parameters->values;
+        if (std::any_of(values.begin(), values.end(),
                         [&](const auto& known) { return known.first == changed.first; })) {
           verify_.push_back(changed.first);
         }
@@ -193,7 +194,15 @@ void Pooler::Impl::Grant(const Ticket& ticket, std::span<Slot* const> slots) {
   std::vector<int> fds;
   session->granted_request = ticket.request;
   for (const Slot* slot : slots) {
-    granted.leases.push_back({slot->lease, slot->remote_pid, slot->parameters});
+    const ParameterSet& set = *slot->parameters;
+    const bool told = !session->told_sets.MustTell(set.id);
+    granted.leases.push_back({.lease = slot->lease,
+                              .slot = slot->id,
+                              .pool = slot->pool->id,
+                              .backend_pid = slot->remote_pid,
+                              .parameter_set = set.id,
+                              .told = told,
+                              .parameters = told ? protocol::Parameters() : set.values});
     fds.push_back(slot->socket);
     session->leases.insert(slot->lease);
     session->granted.push_back(slot->lease);

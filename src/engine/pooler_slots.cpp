@@ -137,7 +137,7 @@ void Pooler::Impl::On(Connected& done, TimePoint now) {
     slot->socket = done.socket;
     slot->remote_pid = done.remote_pid;
     slot->password_used = done.password_used;
-    slot->parameters = std::move(done.parameters);
+    slot->parameters = parameter_sets_.Intern(std::move(done.parameters));
     book_.OnConnected(slot, now);
   }
 }
@@ -164,7 +164,9 @@ void Pooler::Impl::On(RunDone& done, TimePoint now) {
     return;
   }
   if (done.status.ok()) {
-    slot->parameters = std::move(done.parameters);
+    if (done.parameters.has_value()) {
+      slot->parameters = parameter_sets_.Intern(std::move(*done.parameters));
+    }
     if (measured) {
       TakeMeasure(slot, done, now);
     } else {

@@ -13,6 +13,7 @@ Status Session::Receive(std::vector<protocol::Request>* requests) {
   constexpr int kReadsATurn = 16;
   Status end;
   for (int reads = 0; reads < kReadsATurn; ++reads) {
+    const std::size_t before = in_.size();
     Result<ReceiveState> state = ReceiveWithFds(socket.get(), &in_, nullptr);
     if (!state.ok()) {
       end = state.status();
@@ -22,8 +23,8 @@ Status Session::Receive(std::vector<protocol::Request>* requests) {
       end = Status(sqlstate::kConnectionLost, "session ended");
       break;
     }
-    if (state.value() == ReceiveState::kWouldBlock) {
-      break;
+    if (in_.size() - before < kReceiveSize) {
+      break;  // if that was not all, the poller tells
     }
   }
   std::size_t at = 0;

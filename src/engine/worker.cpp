@@ -26,7 +26,7 @@ struct CancelThrough {
   SlotId slot = 0;
 };
 
-using Message = std::variant<Order, LookedUp, CancelThrough>;
+using Answer = std::variant<LookedUp, CancelThrough>;  // of a helper thread
 
 std::string AddressText(const addrinfo& entry) {
   char text[INET6_ADDRSTRLEN + IF_NAMESIZE + 1] = "";
@@ -61,7 +61,8 @@ void SetLookupForTest(LookupFunction lookup) {
 
 struct Worker::Inbox {
   Wakeup wakeup;
-  Channel<Message> messages{&wakeup};
+  Channel<Order> orders{&wakeup};
+  Channel<Answer> answers{&wakeup};
 };
 
 namespace {
@@ -90,6 +91,9 @@ class Loop : public DatanodeHost {
         }
       }
       Expire();
+      if (!reported_.empty()) {
+        completions_->SendAll(&reported_);
+      }
     }
   }
 
@@ -116,7 +120,7 @@ class Loop : public DatanodeHost {
 
   void LookUp(SlotId slot, const std::string& host) override {
     helpers_->Run("lookup " + host, [inbox = inbox_, slot, host] {
-      inbox->messages.Send(LookedUp{slot, lookup_function.load()(host)});
+      inbox->answers.Send(LookedUp{slot, lookup_function.load()(host)});
     });
   }
 
@@ -125,11 +129,11 @@ class Loop : public DatanodeHost {
                   [inbox = inbox_, slot, owned = std::shared_ptr<PGcancel>(cancel, PQfreeCancel)] {
                     char error[256];
                     PQcancel(owned.get(), error, sizeof(error));
-                    inbox->messages.Send(CancelThrough{slot});
+                    inbox->answers.Send(CancelThrough{slot});
                   });
   }
 
-  void Report(Completion completion) override { completions_->Send(std::move(completion)); }
+  void Report(Completion completion) override { reported_.push_back(std::move(completion)); }
 
  private:
   static constexpr std::uint64_t kInboxKey = 0;  // slots count from 1
@@ -154,21 +158,28 @@ class Loop : public DatanodeHost {
 
   void ReadInbox() {
     inbox_->wakeup.Clear();
-    std::vector<Message> messages;
-    inbox_->messages.Receive(&messages);
-    for (Message& message : messages) {
-      if (Order* order = std::get_if<Order>(&message)) {
-        std::visit([this](auto& value) { Obey(value); }, *order);
-      } else if (LookedUp* looked_up = std::get_if<LookedUp>(&message)) {
-        if (Datanode* datanode = Find(looked_up->slot); datanode != nullptr) {
-          datanode->OnLookedUp(looked_up->result.addresses, looked_up->result.error);
-          Forget(looked_up->slot);
-        }
-      } else if (const SlotId slot = std::get<CancelThrough>(message).slot;
-                 Datanode* datanode = Find(slot)) {
-        datanode->OnCancelled();
-        Forget(slot);
-      }
+    inbox_->orders.Receive(&orders_);
+    for (Order& order : orders_) {
+      std::visit([this](auto& value) { Obey(value); }, order);
+    }
+    orders_.clear();
+    std::vector<Answer> answers;
+    inbox_->answers.Receive(&answers);
+    for (Answer& answer : answers) {
+      std::visit([this](auto& value) { Take(value); }, answer);
+    }
+  }
+
+  void Take(const LookedUp& answer) {
+    if (Datanode* datanode = Find(answer.slot); datanode != nullptr) {
+      datanode->OnLookedUp(answer.result.addresses, answer.result.error);
+      Forget(answer.slot);
+    }
+  }
+  void Take(const CancelThrough& answer) {
+    if (Datanode* datanode = Find(answer.slot); datanode != nullptr) {
+      datanode->OnCancelled();
+      Forget(answer.slot);
     }
   }
 
@@ -246,6 +257,8 @@ class Loop : public DatanodeHost {
   Poller poller_;
   std::set<std::pair<TimePoint, SlotId>> deadlines_;
   std::unordered_map<SlotId, Connection> connections_;
+  std::vector<Order> orders_;         // being carried out
+  std::vector<Completion> reported_;  // of this round of the loop
   bool stopping_ = false;
   TimePoint stop_at_ = kNever;
 };
@@ -278,10 +291,17 @@ Result<std::unique_ptr<Worker>> Worker::Start(int index, Channel<Completion>* co
 Worker::~Worker() {
   if (thread_.joinable()) {
     Send(StopOrder{});
+    Flush();
     thread_.join();
   }
 }
 
-void Worker::Send(Order order) { inbox_->messages.Send(std::move(order)); }
+void Worker::Send(Order order) { outbox_.push_back(std::move(order)); }
+
+void Worker::Flush() {
+  if (!outbox_.empty()) {
+    inbox_->orders.SendAll(&outbox_);
+  }
+}
 
 }  // namespace polarx

@@ -14,6 +14,7 @@ struct pg_result;
 
 namespace polarx {
 struct AppliedParameter;
+struct Shell;
 }
 
 // The opaque type of the C interface. All leases of this backend are in one list.
@@ -47,7 +48,7 @@ struct PolarxLease {
   // What it was given of the session's parameters; session_parameters_replay.cpp uses them alone.
   uint64 parameters_version;
   polarx::AppliedParameter* applied_parameters;
-  void* lent_parameters; // protocol::Parameters as lent, owned by client_leases.cpp
+  polarx::Shell* shell;  // has conn in it
   PolarxLease* next;
 };
 

@@ -8,8 +8,8 @@
 
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
-#include "polarx_pooler/engine/adopt.h"
 #include "polarx_pooler/engine/pooler_client.h"
+#include "polarx_pooler/engine/shells.h"
 
 #include "client_state.h"
 #include "guc.h"
@@ -19,7 +19,6 @@
 namespace polarx {
 namespace {
 
-using protocol::Parameters;
 using protocol::ReleaseKind;
 
 // How often an acquire follows a pooler worker that ends while the request waits.
@@ -36,7 +35,11 @@ int HeldLeases() {
 // For a lease. One more stays free: the wait for a statement's answer takes it for a moment.
 bool TakeDescriptor() noexcept {
   if (!AcquireExternalFD()) {
-    return false;
+    ClientShells()->Clear();
+    ClientCountShells();
+    if (!AcquireExternalFD()) {
+      return false;
+    }
   }
   const bool one_more = AcquireExternalFD();
   ReleaseExternalFD();
@@ -141,16 +144,22 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
                   errmsg("pooler closed the connection while the request waited")));
 }
 
-bool AdoptOne(protocol::GrantedLease granted, UniqueFd fd, PolarxLease* lease, ErrorText* error) {
-  lease->lent_parameters = new Parameters(std::move(granted.parameters));
+bool AdoptOne(const protocol::GrantedLease& granted, UniqueFd fd, SharedParameters values,
+              PolarxLease* lease, ErrorText* error) {
+  Lent lent{.attachment = lease->attachment,
+            .slot = granted.slot,
+            .pool = granted.pool,
+            .backend_pid = granted.backend_pid,
+            .parameters = std::move(values)};
   const std::chrono::seconds limit(parameters.pooler_connect_timeout);
-  Result<PGconn*> conn = AdoptConnection(std::move(fd), granted.backend_pid,
-                                         *static_cast<Parameters*>(lease->lent_parameters), limit);
-  if (!conn.ok()) {
-    KeepError(conn.status(), error);
+  const Result<Shell*> shell = ClientShells()->Adopt(std::move(fd), std::move(lent), limit);
+  ClientCountShells();
+  if (!shell.ok()) {
+    KeepError(shell.status(), error);
     return false;
   }
-  lease->conn = conn.value();
+  lease->shell = shell.value();
+  lease->conn = lease->shell->conn;
   lease->backend_pid = granted.backend_pid;
   return true;
 }
@@ -173,7 +182,8 @@ bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
       }
       adopted = true;
       for (int i = 0; adopted && i < count; ++i) {
-        adopted = AdoptOne(std::move(granted->leases[i]), std::move(reply.fds[i]), lent[i], error);
+        adopted = AdoptOne(granted->leases[i], std::move(reply.fds[i]),
+                           std::move(reply.parameters[i]), lent[i], error);
       }
     }
   } catch (...) {

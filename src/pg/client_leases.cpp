@@ -5,11 +5,13 @@
 
 #include <cerrno>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
 #include "polarx_pooler/engine/adopt.h"
+#include "polarx_pooler/engine/shells.h"
 
 #include "client_state.h"
 #include "guc.h"
@@ -97,7 +99,7 @@ ReleaseKind CorrectedKind(PolarxLease* lease, ReleaseKind kind) noexcept {
 
 bool KeepChanges(const PolarxLease* lease, Parameters* changed) noexcept {
   try {
-    *changed = ChangedParameters(lease->conn, *static_cast<Parameters*>(lease->lent_parameters));
+    *changed = ChangedParameters(lease->conn, lease->shell->lent.parameters->values);
     return true;
   } catch (...) {
     return false;
@@ -150,13 +152,31 @@ void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
 }  // namespace
 
 void LeaseFree(PolarxLease* lease) noexcept {
-  delete static_cast<Parameters*>(lease->lent_parameters);
   ReplayForget(lease);
   if (lease->counted != 0) {
     LeaseCountDrop(lease->node, lease->counted, !ClientLeaseCurrent(lease));
   }
   ReleaseExternalFD();
   pfree(lease);
+}
+
+Shells* ClientShells() {
+  alignas(Shells) static char memory[sizeof(Shells)];
+  static Shells* const shells = new (memory) Shells;  // never destroyed: the process ends first
+  return shells;
+}
+
+void ClientCountShells() noexcept {
+  static size_t counted = 0;
+  for (const size_t held = ClientShells()->descriptors(); counted != held;) {
+    if (counted < held) {
+      ReserveExternalFD();
+      ++counted;
+    } else {
+      ReleaseExternalFD();
+      --counted;
+    }
+  }
 }
 
 void LeaseAppend(PolarxLease* const* added, int count) noexcept {
@@ -191,15 +211,15 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
     if (!current) {
       AwaitClosed(lease);
     }
-    DetachConnection(conn);
+    PQclear(lease->result);
+    ClientShells()->Detach(lease->shell, current && kind != ReleaseKind::kClose);
+    ClientCountShells();
   } else {
     kind = ReleaseKind::kClose;
   }
   if (current) {
     SendRelease(lease->id, kind, std::move(changed));
   }
-  PQclear(lease->result);
-  PQfinish(lease->conn);
   LeaseFree(lease);
 }
 

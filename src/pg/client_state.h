@@ -4,6 +4,7 @@
 
 #include "polarx_pooler/core/time.h"
 #include "polarx_pooler/engine/pooler_client.h"
+#include "polarx_pooler/engine/shells.h"
 
 #include "client.h"
 
@@ -55,6 +56,12 @@ enum class Awaited { kReply, kFailed, kGone, kTimeout };
 // Waits, interruptibly, for the reply to `request` (0: to the attach). kFailed: *error says why.
 // kGone: the pooler has hung up; the attachment is no more.
 Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error);
+
+// The PGconns that this backend keeps.
+Shells* ClientShells();
+// To be called after they have taken one or given one up: tells the server's own count of
+// descriptors.
+void ClientCountShells() noexcept;
 
 // Frees what Prepare in client_acquire.cpp made, neither released nor linked.
 void LeaseFree(PolarxLease* lease) noexcept;

@@ -105,6 +105,16 @@ void RegistryBlock(Oid database) {
   }
 }
 
+void RegistryForget(Oid database) {
+  LWLockAcquire(registry_lock, LW_EXCLUSIVE);
+  RegistrySlot* slot = RegistryFind(database);
+  if (slot != nullptr && slot->entry.pid == 0) {
+    slot->entry.state = WorkerState::kNone;
+    slot->again = false;
+  }
+  LWLockRelease(registry_lock);
+}
+
 void RegistryUnblockAll() {
   if (blocked_by_me == NIL) {
     return;

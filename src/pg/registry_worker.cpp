@@ -59,6 +59,7 @@ void FinishWorker(RegistrySlot* slot, WorkerEnd end, TimestampTz now) {
       break;
     case WorkerEnd::kFinished:
       entry->failures = 0;
+      entry->known = false;
       entry->state = WorkerState::kNone;
       if (slot->again) {
         RegistryWant(slot, now);
@@ -108,6 +109,7 @@ bool RegistryReady(Oid database, int threads, int fds_limit) {
                        slot->entry.state == WorkerState::kStarting;
   if (granted) {
     slot->entry.state = WorkerState::kReady;
+    slot->entry.known = true;
     slot->entry.threads = threads;
     slot->entry.fds_limit = fds_limit;
     SetReason(&slot->entry, nullptr);

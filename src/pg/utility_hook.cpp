@@ -165,6 +165,9 @@ extern "C" void RunAlone(Oid database, PlannedStmt* planned, const char* query,
   {
     RegistryBlock(database);
     RunNext(planned, query, read_only_tree, context, params, environment, receiver, completion);
+    if (IsA(planned->utilityStmt, DropdbStmt)) {
+      RegistryForget(database);
+    }
   }
   PG_FINALLY();
   {

@@ -24,7 +24,8 @@ extern "C" void StartAtCommit(XactEvent event, void* /*arg*/) {
   }
 }
 
-// Nullptr: there is nothing to show.
+// Nullptr: there is nothing to show. A database that no worker could look into yet may well have no
+// extension.
 const char* StateWord(const WorkerEntry& entry) {
   if (entry.blocked_by != 0 && entry.pid == 0) {
     return "blocked";
@@ -33,7 +34,7 @@ const char* StateWord(const WorkerEntry& entry) {
     case WorkerState::kNone:
       return nullptr;
     case WorkerState::kWanted:
-      return entry.failures > 0 ? "failed" : "starting";
+      return entry.failures == 0 ? "starting" : entry.known ? "failed" : nullptr;
     case WorkerState::kStarting:
       return "starting";
     case WorkerState::kReady:

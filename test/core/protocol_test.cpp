@@ -82,12 +82,13 @@ TEST(ProtocolTest, EveryFieldTakesItsBytes) {
                                              4,
                                              4 + 4 + 4 + (4 + 3) + (4 + 1) + (4 + 3) + 4 * 4,
                                              4};
-  const std::vector<std::size_t> replies = {8,
-                                            4 + 4 + 2 * (8 + 4 + 4) + (4 + 9 + 4 + 3),
-                                            4 + (4 + 5) + (4 + 4) + (4 + 3) + (4 + 4),
-                                            4 + 4 + 3 * 4 + (4 + 1) + 4 + 4 + (4 + 70000),
-                                            12,
-                                            4 + 2 * 8};
+  const std::vector<std::size_t> replies = {
+      8,
+      4 + 4 + 2 * (3 * 8 + 3 * 4 + 8 + 1 + 4) + (4 + 9 + 4 + 3),
+      4 + (4 + 5) + (4 + 4) + (4 + 3) + (4 + 4),
+      4 + 4 + 3 * 4 + (4 + 1) + 4 + 4 + (4 + 70000),
+      12,
+      4 + 2 * 8};
   for (std::size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(Bytes(Requests().at(i)).size(), kHeaderSize + requests[i]) << "request " << i;
   }

@@ -79,7 +79,8 @@ class PoolerClientTest : public testing::Test {
   static protocol::Granted GrantOf(std::uint32_t request, std::vector<std::uint64_t> leases) {
     protocol::Granted granted{request, {}};
     for (const std::uint64_t lease : leases) {
-      granted.leases.push_back({lease, 100, {{"TimeZone", "UTC"}}});
+      granted.leases.push_back(
+          {.lease = lease, .backend_pid = 100, .parameters = {{"TimeZone", "UTC"}}});
     }
     return granted;
   }

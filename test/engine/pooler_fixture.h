@@ -141,8 +141,8 @@ class PoolerTest : public ::testing::Test {
       return {};
     }
     const protocol::GrantedLease& lease = granted->leases[0];
-    Result<PGconn*> conn =
-        AdoptConnection(std::move(reply->fds[0]), lease.backend_pid, lease.parameters, seconds(10));
+    Result<PGconn*> conn = AdoptConnection(std::move(reply->fds[0]), lease.backend_pid,
+                                           reply->parameters[0]->values, seconds(10));
     EXPECT_TRUE(conn.ok());
     return {lease.lease, conn.ok() ? conn.value() : nullptr};
   }

@@ -33,8 +33,12 @@ class WorkerTest : public ::testing::Test {
             {"sslmode", "disable"},
             {"user", "u"}};
   }
+  void Send(Order order) {
+    worker_->Send(std::move(order));
+    worker_->Flush();
+  }
   void Connect(SlotId slot, Duration limit = seconds(10), const std::string& host = "127.0.0.1") {
-    worker_->Send(ConnectOrder{.slot = slot,
+    Send(ConnectOrder{.slot = slot,
                                .node_name = "dn1",
                                .options = OptionsFor(host),
                                .deadline = Now() + limit,
@@ -42,7 +46,7 @@ class WorkerTest : public ::testing::Test {
   }
   void Run(SlotId slot, std::vector<std::string> statements, Duration limit = seconds(10),
            std::vector<std::string> verify = {}, const std::string& measure = "") {
-    worker_->Send(RunOrder{.slot = slot,
+    Send(RunOrder{.slot = slot,
                            .kind = RunKind::kReset,
                            .statements = std::move(statements),
                            .verify = std::move(verify),
@@ -111,7 +115,7 @@ TEST_F(WorkerTest, ASilentDatanodeEndsAtTheDeadlineAndHoldsNobodyUp) {
   Connect(1, seconds(1));
   ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return counts.open == 1; }));
   FakeDatanode other;
-  worker_->Send(ConnectOrder{.slot = 2,
+  Send(ConnectOrder{.slot = 2,
                              .node_name = "dn2",
                              .options = {{"dbname", "d"},
                                          {"gssencmode", "disable"},
@@ -212,7 +216,7 @@ TEST_F(WorkerTest, AHangUpDuringAResetIsAFailure) {
   datanode_.SetBehaviour({.answer = FakeBehaviour::Answer::kHangUp});
   Run(1, {"DISCARD ALL"});
   EXPECT_EQ(Next<RunDone>().status.sqlstate(), sqlstate::kConnectionLost);
-  worker_->Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
+  Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
   EXPECT_FALSE(Next<Closed>().timed_out);
 }
 
@@ -220,13 +224,13 @@ TEST_F(WorkerTest, AnIdleConnectionThatTheDatanodeClosesIsReportedOnce) {
   Open(1);
   datanode_.HangUp();
   EXPECT_EQ(Next<HungUp>().slot, 1u);
-  worker_->Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
+  Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
   EXPECT_EQ(Next<Closed>().slot, 1u);
 }
 
 TEST_F(WorkerTest, ClosesWithAGoodbyeAndWaitsForTheEndOfFile) {
   Open(1);
-  worker_->Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
+  Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
   EXPECT_FALSE(Next<Closed>().timed_out);
   ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return counts.open == 0; }));
   EXPECT_EQ(datanode_.counts().terminated, 1);
@@ -238,7 +242,7 @@ TEST_F(WorkerTest, ACancelIsThroughBeforeTheResetBegins) {
   const char query[] = "Q\0\0\0\012SLEEP\0";
   ASSERT_EQ(write(connected.socket, query, 11), 11);
   ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return !counts.statements.empty(); }));
-  worker_->Send(CancelOrder{1, Now() + seconds(10)});
+  Send(CancelOrder{1, Now() + seconds(10)});
   Run(1, {"DISCARD ALL"});
   (void)Next<RunDone>();
   const FakeDatanode::Counts counts = datanode_.counts();
@@ -289,7 +293,7 @@ TEST_F(WorkerTest, StopsAtOnceWhileAConnectIsUnderWay) {
 TEST_F(WorkerTest, LeavesLentConnectionsToTheirHoldersWhenItStops) {
   const Connected connected = Open(1);
   const int copy = dup(connected.socket);
-  worker_->Send(StopOrder{{1}});
+  Send(StopOrder{{1}});
   worker_.reset();
   const char query[] = "Q\0\0\0\017ECHO hello\0";
   ASSERT_EQ(write(copy, query, 16), 16);

@@ -112,7 +112,7 @@ void Say(std::string frame, Conversation* conversation) {
 protocol::Granted Grant(std::size_t leases, std::size_t text) {
   protocol::Granted granted{7, {}};
   for (std::size_t i = 0; i < leases; ++i) {
-    granted.leases.push_back({i + 1, 100, {}});
+    granted.leases.push_back({.lease = i + 1, .backend_pid = 100});
   }
   if (leases > 0) {
     granted.leases.back().parameters = {{"TimeZone", std::string(text, 'x')}};

@@ -31,7 +31,8 @@ void CheckStatus(const Status& status) {
 }
 
 void CheckParameters(const protocol::Parameters& parameters) {
-  RequireReadable(protocol::Granted{1, {{1, 1, parameters}}});
+  RequireReadable(protocol::Granted{
+      1, {{.lease = 1, .backend_pid = 1, .parameters = parameters}}});
 }
 
 // The datanode's listener, with the abstract name that libpq makes of host and port.
@@ -185,7 +186,7 @@ class Connection : public DatanodeHost {
     } else if (const auto* done = std::get_if<RunDone>(&completion)) {
       Require(std::exchange(running_, false), "a run ends once");
       if (done->status.ok()) {
-        CheckParameters(done->parameters);
+        CheckParameters(done->parameters.value_or(protocol::Parameters()));
       } else {
         CheckStatus(done->status);
       }

@@ -35,7 +35,8 @@ std::vector<protocol::Request> Requests() {
 protocol::Granted Granted(std::size_t leases) {
   protocol::Granted granted{7, {}};
   for (std::size_t i = 0; i < leases; ++i) {
-    granted.leases.push_back({i + 1, 4711, {{"DateStyle", "ISO"}}});
+    granted.leases.push_back(
+        {.lease = i + 1, .backend_pid = 4711, .parameters = {{"DateStyle", "ISO"}}});
   }
   return granted;
 }

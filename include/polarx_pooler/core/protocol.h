@@ -29,6 +29,8 @@ inline constexpr std::size_t kMaxReplySize = 256u << 20;
 // Most nodes in one acquire.
 inline constexpr std::size_t kMaxNodes = 4096;
 
+inline constexpr std::uint32_t kNoCell = 0xFFFFFFFF;
+
 using Parameters = std::vector<std::pair<std::string, std::string>>;
 
 enum class ReleaseKind : std::uint8_t {
@@ -111,8 +113,16 @@ struct Attached {
 };
 struct GrantedLease {
   std::uint64_t lease = 0;
+  std::uint64_t slot = 0;  // the same number: the same connection
+  std::uint64_t pool = 0;
   std::int32_t backend_pid = 0;  // of the datanode
-  Parameters parameters;         // every parameter value that the datanode has reported
+  // Where it may be parked: its cell among the session's, and its pool's cell; kNoCell: nowhere.
+  std::uint32_t cell = kNoCell;
+  std::uint32_t pool_cell = kNoCell;
+  // Every parameter value that the datanode has reported; the same number: the same values.
+  std::uint64_t parameter_set = 0;
+  bool told = false;  // the session keeps that set: parameters are left out
+  Parameters parameters;
 };
 struct Granted {
   std::uint32_t request = 0;

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "polarx_pooler/core/node.h"
-#include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/parameter_sets.h"
 #include "polarx_pooler/core/time.h"
 
 namespace polarx {
@@ -52,7 +52,7 @@ struct Slot {
   int socket = -1;  // valid from connected until it is closing
   int remote_pid = 0;
   bool password_used = false;
-  protocol::Parameters parameters;  // as the datanode last reported them
+  SharedParameters parameters;  // as the datanode last reported them; null until connected
 
   TimePoint created_at{};
   TimePoint state_since{};

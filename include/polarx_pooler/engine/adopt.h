@@ -23,11 +23,18 @@ namespace polarx {
 Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
                                 const protocol::Parameters& parameters, Duration limit);
 
+// Puts `fd`, which stays the caller's, over the PGconn's socket, close-on-exec. False: one of them
+// is closed; errno says which error.
+bool PutUnder(PGconn* conn, int fd);
+
 // Puts a placeholder over the PGconn's socket, so that nothing libpq says reaches the datanode any
 // more, and the datanode's descriptor is closed in this process. Afterwards PQfinish is safe. To be
 // called before the lease is given back. It cannot fail, save by somebody having closed the
 // placeholder and used up the descriptors: then the connection is shut down for everybody.
 void DetachConnection(PGconn* conn);
+
+// Does `conn` report these values and no others? `values` as ReportedParameters made them.
+bool ReportsStill(const PGconn* conn, const protocol::Parameters& values);
 
 // Parameter values of `conn` that differ from `lent`, or are reported and were not in it.
 protocol::Parameters ChangedParameters(const PGconn* conn, const protocol::Parameters& lent);

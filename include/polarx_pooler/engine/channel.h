@@ -1,11 +1,13 @@
 // Hands values from one thread to another and wakes it; the first two of the three shared classes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <mutex>
+#include <iterator>
 #include <utility>
 #include <vector>
 
+#include "polarx_pooler/engine/mutex.h"
 #include "polarx_pooler/engine/unique_fd.h"
 
 namespace polarx {
@@ -32,7 +34,7 @@ class Channel {
   void Send(T value) {
     bool was_empty;
     {
-      std::lock_guard lock(mutex_);
+      MutexLock lock(&mutex_);
       was_empty = values_.empty();
       values_.push_back(std::move(value));
     }
@@ -41,16 +43,34 @@ class Channel {
     }
   }
 
+  // The same for several at once; `values` is empty afterwards.
+  void SendAll(std::vector<T>* values) {
+    bool was_empty;
+    {
+      MutexLock lock(&mutex_);
+      was_empty = values_.empty();
+      if (was_empty) {
+        values_.swap(*values);
+      } else {
+        std::move(values->begin(), values->end(), std::back_inserter(values_));
+      }
+    }
+    values->clear();
+    if (was_empty) {
+      wakeup_->Signal();
+    }
+  }
+
   // Swaps the waiting values into `values`, which must be empty.
   void Receive(std::vector<T>* values) {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(&mutex_);
     values_.swap(*values);
   }
 
  private:
   Wakeup* const wakeup_;  // constant after construction
-  std::mutex mutex_;
-  std::vector<T> values_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<T> values_ POLARX_GUARDED_BY(mutex_);
 };
 
 }  // namespace polarx

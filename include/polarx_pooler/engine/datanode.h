@@ -66,6 +66,7 @@ class Datanode {
   void PollConnect();
   void FailConnect(Status status, bool pool_limit = false);
   void NextStatement();
+  void Await();
   void ReadResults();
   void FinishRun(Status status);
   void FailRun(const std::string& reason);
@@ -74,6 +75,7 @@ class Datanode {
   void FreeConnection();
   void SetEvents(std::uint32_t events);
   bool Measuring() const;
+  std::optional<protocol::Parameters> NewParameters();
 
   DatanodeHost* const host_;
   const SlotId slot_;
@@ -94,6 +96,7 @@ class Datanode {
   int cancels_ = 0;                      // cancels under way on helper threads
   std::optional<RunOrder> waiting_run_;  // for the cancel to be through
   protocol::Parameters overrides_;       // values that libpq's copy is wrong about
+  protocol::Parameters reported_;        // values as last told to the main thread
   UniqueFd draining_;                    // duplicate that shows the datanode's end of file
 };
 

@@ -27,6 +27,9 @@ struct SendProgress {
 // An error (08006): the peer is gone. The caller keeps its descriptors.
 Result<SendProgress> SendWithFds(int socket, std::string_view data, std::span<const int> fds);
 
+// Most bytes that one ReceiveWithFds reads.
+inline constexpr std::size_t kReceiveSize = 16384;
+
 enum class ReceiveState { kData, kWouldBlock, kEndOfFile };
 
 // One recvmsg: appends the bytes to `data` and the descriptors (close-on-exec) to `fds`. An error:

@@ -4,9 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <mutex>
 #include <string>
 #include <string_view>
+
+#include "polarx_pooler/engine/mutex.h"
 
 namespace polarx {
 
@@ -27,9 +28,9 @@ class LogQueue {
   bool Pop(LogRecord* record);  // false: empty
 
  private:
-  std::mutex mutex_;
-  std::deque<LogRecord> records_;  // guarded by mutex_
-  std::uint64_t dropped_ = 0;      // guarded by mutex_
+  Mutex mutex_;
+  std::deque<LogRecord> records_ POLARX_GUARDED_BY(mutex_);
+  std::uint64_t dropped_ POLARX_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace polarx

@@ -81,10 +81,10 @@ struct RunDone {
   SlotId slot = 0;
   RunKind kind = RunKind::kReset;
   Status status;
-  protocol::Parameters parameters;   // all, if ok
-  std::optional<std::string> value;  // of `measure`; unset: it failed, or has no value
-  bool timed_out = false;            // not ok because the deadline came
-  bool in_transaction = false;       // not ok, but a ROLLBACK makes it fit
+  std::optional<protocol::Parameters> parameters;  // all, if ok and any has changed
+  std::optional<std::string> value;                // of `measure`; unset: it failed, or has none
+  bool timed_out = false;                          // not ok because the deadline came
+  bool in_transaction = false;                     // not ok, but a ROLLBACK makes it fit
 };
 
 struct HungUp {  // the datanode closed an idle or lent connection

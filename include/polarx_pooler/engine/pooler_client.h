@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "polarx_pooler/core/parameter_sets.h"
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/engine/unique_fd.h"
 
@@ -15,7 +16,9 @@ namespace polarx {
 
 struct ClientReply {
   protocol::Reply reply;
-  std::vector<UniqueFd> fds;  // of a Granted: one a lease
+  // Of a Granted, one a lease:
+  std::vector<UniqueFd> fds;
+  std::vector<SharedParameters> parameters;
 };
 
 class PoolerClient {
@@ -37,6 +40,7 @@ class PoolerClient {
 
  private:
   Result<std::optional<ClientReply>> TakeReply(std::size_t length);
+  Status TakeParameters(protocol::Granted* granted, ClientReply* reply);
 
   UniqueFd socket_;
   std::string out_;
@@ -46,6 +50,7 @@ class PoolerClient {
     UniqueFd fd;
   };
   std::vector<Descriptor> in_fds_;
+  KnownSets known_sets_;
 };
 
 }  // namespace polarx

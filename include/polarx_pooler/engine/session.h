@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "polarx_pooler/core/parameter_sets.h"
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/slot.h"
 #include "polarx_pooler/core/time.h"
@@ -44,6 +45,7 @@ class Session {
   // The last request that was granted, with its leases: what a late Withdraw is about.
   std::uint32_t granted_request = 0;
   std::vector<LeaseId> granted;
+  ToldSets told_sets;
 
  private:
   struct Outgoing {

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "polarx_pooler/core/status.h"
 #include "polarx_pooler/engine/channel.h"
@@ -22,8 +23,9 @@ class Worker {
   // ends.
   ~Worker();
 
-  // Main thread.
+  // Main thread. Orders go out together, at the next Flush.
   void Send(Order order);
+  void Flush();
 
   // What the thread and the helpers' tasks share; it outlives the worker while a task is stuck.
   struct Inbox;
@@ -31,6 +33,7 @@ class Worker {
  private:
   Worker() = default;
   std::shared_ptr<Inbox> inbox_;
+  std::vector<Order> outbox_;
   std::thread thread_;
 };
 

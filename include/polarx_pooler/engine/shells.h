@@ -1,0 +1,75 @@
+// The PGconns that a session keeps while nothing is lent to it: a descriptor is put under one of
+// them and taken away again, which costs a fraction of making one. In a backend, on its only
+// thread.
+#pragma once
+
+#include <libpq-fe.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "polarx_pooler/core/parameter_sets.h"
+#include "polarx_pooler/core/status.h"
+#include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/unique_fd.h"
+
+namespace polarx {
+
+// What is lent, beside its descriptor.
+struct Lent {
+  std::uint64_t attachment = 0;  // slots and pools are numbered anew by each pooler worker
+  std::uint64_t slot = 0;
+  std::uint64_t pool = 0;
+  std::int32_t backend_pid = 0;
+  SharedParameters parameters;
+};
+
+struct Shell {
+  PGconn* conn = nullptr;
+  Lent lent;            // what is under it, or was last
+  bool as_new = false;  // while kept: the last borrower has left nothing in it
+};
+
+class Shells {
+ public:
+  Shells() = default;
+  ~Shells();
+  Shells(const Shells&) = delete;
+  Shells& operator=(const Shells&) = delete;
+
+  // A PGconn that speaks over `fd`, as AdoptConnection describes it: one that has been kept, if it
+  // was last used for the same pool, else a new one, within `limit`. It is the caller's until
+  // Detach. Nothing of the last borrower is left in a kept one: unless it served the same slot and
+  // still looks as it was lent, libpq itself is led through an empty query whose answer carries the
+  // new process id and parameter values.
+  Result<Shell*> Adopt(UniqueFd fd, Lent lent, Duration limit);
+
+  // Takes the descriptor away, so that nothing libpq says reaches the datanode any more; `shell` is
+  // no longer the caller's. `keep`: it is in sync, outside COPY, with nothing unread. What a
+  // borrower may have set on it (notice receiver and processor, trace, verbosity, non-blocking
+  // mode) is taken back; one that is in no state to be used again is ended.
+  void Detach(Shell* shell, bool keep) noexcept;
+
+  // Ends all that are kept.
+  void Clear() noexcept;
+
+  // How many descriptors are held: those of the kept ones, and two once the first was kept.
+  std::size_t descriptors() const { return kept_.size() + (outside_ ? 2 : 0); }
+
+ private:
+  std::unique_ptr<Shell> TakeKept(const Lent& lent);
+  bool Renew(Shell* shell, const Lent& lent);
+  bool RunEmpty(PGconn* conn, std::int32_t backend_pid, const protocol::Parameters& parameters);
+  bool MakeFit(Shell* shell) noexcept;
+  bool Open() noexcept;
+  void End(std::unique_ptr<Shell> shell) noexcept;
+  void Drain() noexcept;
+
+  std::vector<std::unique_ptr<Shell>> kept_;  // the last one used at the back
+  UniqueFd inside_;                           // under every kept one
+  UniqueFd outside_;                          // its other end
+};
+
+}  // namespace polarx

@@ -1,0 +1,44 @@
+// What a server says in a startup, as bytes for libpq; in backends.
+#include "polarx_pooler/engine/server_messages.h"
+
+namespace polarx {
+namespace {
+
+void AppendInt32(std::uint32_t value, std::string* out) {
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    out->push_back(static_cast<char>(value >> shift));
+  }
+}
+
+void AppendHead(char type, std::size_t body_size, std::string* out) {
+  out->push_back(type);
+  AppendInt32(static_cast<std::uint32_t>(body_size + 4), out);
+}
+
+}  // namespace
+
+void AppendMessage(char type, std::string_view body, std::string* out) {
+  AppendHead(type, body.size(), out);
+  out->append(body);
+}
+
+void AppendAuthenticationOk(std::string* out) {
+  AppendHead('R', 4, out);
+  AppendInt32(0, out);
+}
+
+void AppendParameter(std::string_view name, std::string_view value, std::string* out) {
+  AppendHead('S', name.size() + value.size() + 2, out);
+  out->append(name).push_back('\0');
+  out->append(value).push_back('\0');
+}
+
+void AppendKeyData(std::int32_t backend_pid, std::string* out) {
+  AppendHead('K', 8, out);
+  AppendInt32(static_cast<std::uint32_t>(backend_pid), out);
+  AppendInt32(0, out);
+}
+
+void AppendReady(std::string* out) { AppendMessage('Z', "I", out); }
+
+}  // namespace polarx

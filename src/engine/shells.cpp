@@ -1,0 +1,228 @@
+// The PGconns that a session keeps while nothing is lent to it; in a backend, on its only thread.
+#include "polarx_pooler/engine/shells.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "polarx_pooler/engine/adopt.h"
+#include "polarx_pooler/engine/server_messages.h"
+
+namespace polarx {
+namespace {
+
+// Each takes about 40 kB.
+constexpr std::size_t kMostKept = 64;
+
+// Of a PGconn that nobody has touched.
+struct Defaults {
+  PQnoticeReceiver receiver = nullptr;
+  PQnoticeProcessor processor = nullptr;
+};
+Defaults defaults;
+
+void NoteDefaults(PGconn* conn) {
+  defaults.receiver = PQsetNoticeReceiver(conn, nullptr, nullptr);
+  defaults.processor = PQsetNoticeProcessor(conn, nullptr, nullptr);
+}
+
+void TakeBackSettings(PGconn* conn) {
+  (void)PQsetNoticeReceiver(conn, defaults.receiver, nullptr);
+  (void)PQsetNoticeProcessor(conn, defaults.processor, nullptr);
+  (void)PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
+  (void)PQsetErrorContextVisibility(conn, PQSHOW_CONTEXT_ERRORS);
+  PQuntrace(conn);
+}
+
+// Is every parameter that libpq knows of among `values`? It forgets none.
+bool NoneToForget(const PGconn* conn, const protocol::Parameters& values) {
+  for (const char* name : kReportedParameters) {
+    if (PQparameterStatus(conn, name) != nullptr &&
+        std::none_of(values.begin(), values.end(),
+                     [name](const auto& value) { return value.first == name; })) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// What a server answers to an empty query, with the data of another one in it.
+std::string EmptyAnswer(const PGconn* conn, std::int32_t backend_pid,
+                        const protocol::Parameters& parameters) {
+  std::string out;
+  AppendKeyData(backend_pid, &out);
+  for (const auto& [name, value] : parameters) {
+    const char* known = PQparameterStatus(conn, name.c_str());
+    if (known == nullptr || value != known) {
+      AppendParameter(name, value, &out);
+    }
+  }
+  AppendMessage('I', "", &out);
+  AppendReady(&out);
+  return out;
+}
+
+// The answer has come whole, so that libpq need not wait; where it would, it is out of step.
+bool ReadEmptyAnswer(PGconn* conn) {
+  if (PQconsumeInput(conn) != 1 || PQisBusy(conn) != 0) {
+    return false;
+  }
+  PGresult* result = PQgetResult(conn);
+  const bool empty = PQresultStatus(result) == PGRES_EMPTY_QUERY;
+  PQclear(result);
+  return empty && PQisBusy(conn) == 0 && PQgetResult(conn) == nullptr &&
+         PQtransactionStatus(conn) == PQTRANS_IDLE;
+}
+
+}  // namespace
+
+Shells::~Shells() { Clear(); }
+
+Result<Shell*> Shells::Adopt(UniqueFd fd, Lent lent, Duration limit) {
+  while (std::unique_ptr<Shell> shell = TakeKept(lent)) {
+    const bool same = shell->as_new && shell->lent.slot == lent.slot &&
+                      shell->lent.parameters->id == lent.parameters->id;
+    if ((same || Renew(shell.get(), lent)) && PutUnder(shell->conn, fd.get())) {
+      shell->lent = std::move(lent);
+      return shell.release();
+    }
+    End(std::move(shell));
+  }
+  auto shell = std::make_unique<Shell>();
+  const Result<PGconn*> made =
+      AdoptConnection(std::move(fd), lent.backend_pid, lent.parameters->values, limit);
+  if (!made.ok()) {
+    return made.status();
+  }
+  shell->conn = made.value();
+  shell->lent = std::move(lent);
+  NoteDefaults(shell->conn);
+  return shell.release();
+}
+
+// Best the one that served the same slot. Those of an earlier attachment are of no use any more.
+std::unique_ptr<Shell> Shells::TakeKept(const Lent& lent) {
+  const auto foreign = std::stable_partition(
+      kept_.begin(), kept_.end(),
+      [&lent](const auto& shell) { return shell->lent.attachment == lent.attachment; });
+  for (auto shell = foreign; shell != kept_.end(); ++shell) {
+    End(std::move(*shell));
+  }
+  kept_.erase(foreign, kept_.end());
+  auto found = kept_.rend();
+  for (auto shell = kept_.rbegin(); shell != kept_.rend(); ++shell) {
+    if ((*shell)->lent.slot == lent.slot) {
+      found = shell;
+      break;
+    }
+    if (found == kept_.rend() && (*shell)->lent.pool == lent.pool) {
+      found = shell;
+    }
+  }
+  if (found == kept_.rend()) {
+    return nullptr;
+  }
+  std::unique_ptr<Shell> result = std::move(*found);
+  kept_.erase(std::next(found).base());
+  return result;
+}
+
+// Part of a message that the last borrower's datanode had sent may stand in libpq's buffer: then
+// libpq takes the key data for the rest of it, and the process id stays what it was.
+bool Shells::Renew(Shell* shell, const Lent& lent) {
+  const protocol::Parameters& parameters = lent.parameters->values;
+  if (!NoneToForget(shell->conn, parameters)) {
+    return false;
+  }
+  const bool same_pid = PQbackendPID(shell->conn) == lent.backend_pid;
+  if (same_pid && !RunEmpty(shell->conn, ~lent.backend_pid, parameters)) {
+    return false;
+  }
+  return RunEmpty(shell->conn, lent.backend_pid, parameters) &&
+         ChangedParameters(shell->conn, parameters).empty();
+}
+
+// True: libpq has read the answer to the end, the process id in it included.
+bool Shells::RunEmpty(PGconn* conn, std::int32_t backend_pid,
+                      const protocol::Parameters& parameters) {
+  const std::string answer = EmptyAnswer(conn, backend_pid, parameters);
+  const bool sent = PQsendQuery(conn, "") == 1 &&
+                    ::send(outside_.get(), answer.data(), answer.size(),
+                           MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(answer.size());
+  const bool read = sent && ReadEmptyAnswer(conn) && PQbackendPID(conn) == backend_pid;
+  Drain();
+  return read;
+}
+
+void Shells::Detach(Shell* given, bool keep) noexcept {
+  std::unique_ptr<Shell> shell(given);
+  PGconn* conn = shell->conn;
+  if (!keep || !MakeFit(shell.get()) || !Open() || !PutUnder(conn, inside_.get())) {
+    DetachConnection(conn);
+    PQfinish(conn);
+    return;
+  }
+  try {
+    if (kept_.size() == kMostKept) {
+      End(std::move(kept_.front()));
+      kept_.erase(kept_.begin());
+    }
+    kept_.push_back(std::move(shell));
+  } catch (...) {
+    End(std::move(shell));
+  }
+}
+
+bool Shells::MakeFit(Shell* shell) noexcept {
+  PGconn* conn = shell->conn;
+  if (PQstatus(conn) != CONNECTION_OK || PQpipelineStatus(conn) != PQ_PIPELINE_OFF ||
+      PQsetnonblocking(conn, 0) != 0 || PQisBusy(conn) != 0) {
+    return false;
+  }
+  const PGTransactionStatusType state = PQtransactionStatus(conn);
+  if (state == PQTRANS_ACTIVE || state == PQTRANS_UNKNOWN) {
+    return false;
+  }
+  TakeBackSettings(conn);
+  shell->as_new = state == PQTRANS_IDLE && *PQerrorMessage(conn) == '\0' &&
+                  PQbackendPID(conn) == shell->lent.backend_pid &&
+                  ReportsStill(conn, shell->lent.parameters->values);
+  return true;
+}
+
+bool Shells::Open() noexcept {
+  if (outside_) {
+    return true;
+  }
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
+    return false;
+  }
+  inside_.Reset(ends[0]);
+  outside_.Reset(ends[1]);
+  return true;
+}
+
+void Shells::Clear() noexcept {
+  for (std::unique_ptr<Shell>& shell : kept_) {
+    End(std::move(shell));
+  }
+  kept_.clear();
+}
+
+// A kept one: its last word goes to our own other end.
+void Shells::End(std::unique_ptr<Shell> shell) noexcept {
+  PQfinish(shell->conn);
+  Drain();
+}
+
+void Shells::Drain() noexcept {
+  char dropped[1024];
+  while (::recv(outside_.get(), dropped, sizeof(dropped), MSG_DONTWAIT) ==
+         static_cast<ssize_t>(sizeof(dropped))) {
+  }
+}
+
+}  // namespace polarx
