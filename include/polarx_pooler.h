@@ -32,7 +32,13 @@ typedef enum PolarxReleaseKind {
   /* in sync, but inside an open or failed transaction: the pooler rolls back first */
   POLARX_RELEASE_IN_TRANSACTION = 1,
   /* anything else: the connection is closed */
-  POLARX_RELEASE_CLOSE = 2
+  POLARX_RELEASE_CLOSE = 2,
+  /*
+   * as CLEAN, and nothing that ran on it has changed the state of the datanode's session (settings,
+   * temporary tables, prepared statements, advisory locks, LISTEN): the session may keep it parked
+   * and be lent it again as it is, at next to no cost
+   */
+  POLARX_RELEASE_PARK = 3
 } PolarxReleaseKind;
 
 /*

@@ -6,10 +6,13 @@
 
 namespace polarx {
 
-PoolBook::PoolBook(PoolActions* actions, const Settings& settings, std::uint64_t seed)
+PoolBook::PoolBook(PoolActions* actions, const Settings& settings, std::uint64_t seed,
+                   std::span<NodeCell> cells)
     : actions_(actions),
       settings_(settings),
-      random_(static_cast<std::minstd_rand::result_type>(seed)) {}
+      random_(static_cast<std::minstd_rand::result_type>(seed)),
+      cells_(cells),
+      cells_used_(cells.size()) {}
 
 PoolBook::~PoolBook() = default;
 
@@ -57,7 +60,7 @@ const Ticket* PoolBook::TicketOf(SessionId session) const {
 
 void PoolBook::Request(SessionId session, std::uint32_t request,
                        std::span<const protocol::Wanted> wanted, Duration queue_timeout, bool sets,
-                       TimePoint now) {
+                       TimePoint now, LeaseCell* cells) {
   assert(TicketOf(session) == nullptr);
   auto ticket = std::make_unique<Ticket>();
   ticket->id = next_ticket_++;
@@ -66,6 +69,7 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
   ticket->arrived_at = now;
   ticket->patient = queue_timeout > Duration::zero();
   ticket->sets = sets;
+  ticket->cells = cells;
   ++counters_.client_request_conn_total;
   for (const protocol::Wanted& want : wanted) {
     const MappingEntry* entry = FindMapping(want.node, want.role);
@@ -111,6 +115,9 @@ void PoolBook::Leave(Ticket* ticket) {
     want.pool->queue.erase(want.place);
     want.pool->impatient -= ticket->patient ? 0 : 1;
     --want.pool->node->waiting;
+    if (want.pool->node->published > 0) {
+      Publish(want.pool->node);
+    }
     MarkDirty(want.pool);
     MarkWaiting(want.pool->node);
   }
@@ -144,13 +151,26 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
   if (slot == nullptr || slot->session != session) {
     return false;
   }
+  EndLease(slot, now);
+  if (slot->retakes == 0) {
+    slot->pool->hold_time.Add(now - slot->state_since);  // else part of it was spent parked
+  }
+  ComeBack(slot, kind, now);
+  return true;
+}
+
+void PoolBook::Abandon(SessionId session, LeaseId lease, TimePoint now) {
+  Slot* slot = FindLease(lease);
+  if (slot != nullptr && slot->cell != nullptr && parking::Take(slot->cell, lease)) {
+    (void)Release(session, lease, protocol::ReleaseKind::kClean, now);
+  } else {
+    (void)Release(session, lease, protocol::ReleaseKind::kClose, now);
+  }
+}
+
+// What becomes of a slot that was leased.
+void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
   Pool* pool = slot->pool;
-  pool->hold_time.Add(now - slot->state_since);
-  leases_.erase(lease);
-  slot->lease = 0;
-  slot->session = 0;
-  slot->idle_since = now;
-  MarkDirty(pool);
   if (kind == protocol::ReleaseKind::kClose) {
     CloseSlot(slot, CloseReason::kRequested, now);
   } else if (slot->doomed != CloseReason::kNone) {
@@ -164,7 +184,6 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
     pool->Move(slot, SlotState::kResetting, now);
     actions_->Reset(slot, kind, now >= slot->check_at);
   }
-  return true;
 }
 
 bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
@@ -172,9 +191,7 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
   if (slot == nullptr || slot->session != session) {
     return false;
   }
-  leases_.erase(lease);
-  slot->lease = 0;
-  slot->session = 0;
+  EndLease(slot, now);
   Settle(slot, now);
   return true;
 }

@@ -32,15 +32,24 @@ void PoolBook::DoomAll(Pool* pool, CloseReason reason, TimePoint now) {
   }
   for (SlotState state : {SlotState::kConnecting, SlotState::kWarming, SlotState::kLeased,
                           SlotState::kResetting, SlotState::kChecking}) {
-    for (Slot& slot : pool->list(state)) {
-      Doom(&slot, reason);
+    std::list<Slot>& slots = pool->list(state);
+    for (auto slot = slots.begin(); slot != slots.end();) {
+      Doom(&*slot++, reason, now);
     }
   }
 }
 
-void PoolBook::Doom(Slot* slot, CloseReason reason) {
+// It closes when it comes back; at once if it is parked.
+void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
   slot->doomed = reason;
-  if (slot->state == SlotState::kLeased && !slot->recalled) {
+  if (slot->state != SlotState::kLeased) {
+    return;
+  }
+  if (!KeepsLease(*slot)) {
+    actions_->Taken(*slot);
+    EndLease(slot, now);
+    CloseSlot(slot, reason, now);
+  } else if (!slot->recalled) {
     slot->recalled = true;
     actions_->Recall(*slot);
   }
@@ -76,6 +85,12 @@ void PoolBook::Pause(NodeId which, bool paused, TimePoint now) {
   for (auto& [id, node] : nodes_) {
     if (which == 0 || id == which) {
       node->paused = paused;
+      Publish(node.get());
+      for (Pool* pool : node->pools) {
+        if (paused) {
+          TakeAllParked(pool, now);
+        }
+      }
       MarkNode(node.get());
     }
   }

@@ -132,6 +132,9 @@ void PoolBook::Serve(Pool* pool, TimePoint now) {
        ++ticket) {
     (*ticket)->waited = true;
   }
+  if (!pool->queue.empty()) {
+    Publish(pool->node);
+  }
 }
 
 // True: the ticket is gone, served or rejected.
@@ -199,6 +202,8 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now
   slot->role = role;
   slot->recalled = false;
   slot->warned = false;
+  slot->held_since = now;
+  AllotCell(slot, ticket.cells);
   Arm(slot);
   ++slot->leases;
   leases_[slot->lease] = slot;
@@ -279,9 +284,20 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   const Sizes sizes = pool->sizes();
   int missing = static_cast<int>(pool->queue.size()) - sizes.idle -
                 pool->count(SlotState::kConnecting) - ComingBack(pool, now);
-  while (missing > 0 && CanOpen(*pool, true, now)) {
-    Open(pool, now);
-    --missing;
+  // Other sessions' parked leases: those that they still use only where no other way is left.
+  for (bool unused : {true, false}) {
+    while (missing > 0) {
+      Slot* slot = TakeParked(pool, unused, now);
+      if (slot == nullptr) {
+        break;
+      }
+      ComeBack(slot, protocol::ReleaseKind::kClean, now);
+      --missing;
+    }
+    while (unused && missing > 0 && CanOpen(*pool, true, now)) {
+      Open(pool, now);
+      --missing;
+    }
   }
   Node* node = pool->node;
   if (missing <= 0 || HeldOff(*pool, now) || node->total() < LimitsOf(*node).max_size) {
@@ -290,7 +306,10 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   if (node->fill_blocked_until > now) {
     BlockFill(node, now);
   }
-  for (missing -= node->count(SlotState::kClosing); missing > 0 && Evict(pool, now); --missing) {
+  for (missing -= node->count(SlotState::kClosing); missing > 0; --missing) {
+    if (!Evict(pool, now) && !EvictParked(pool, now)) {
+      break;
+    }
   }
 }
 

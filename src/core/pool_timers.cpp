@@ -31,7 +31,9 @@ TimePoint PoolBook::DueTime(const Slot& slot) const {
   }
   const TimePoint expiry = slot.doomed == CloseReason::kNone ? slot.expires_at : kNever;
   const bool warns = !slot.warned && settings_.lease_warn_after > std::chrono::seconds(0);
-  return warns ? std::min(expiry, slot.state_since + settings_.lease_warn_after) : expiry;
+  const TimePoint check = slot.cell != nullptr && !slot.unparkable ? slot.check_at : kNever;
+  return std::min(warns ? std::min(expiry, slot.held_since + settings_.lease_warn_after) : expiry,
+                  check);
 }
 
 void PoolBook::Arm(Slot* slot) {
@@ -74,13 +76,12 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
       if (!slot->replaced && NeedsReplacement(*slot, now) && CanOpen(*slot->pool, false, now)) {
         Replace(slot, now);
       }
-      Doom(slot, CloseReason::kLifetime);
+      Doom(slot, CloseReason::kLifetime, now);
+    } else if (now >= slot->check_at && slot->cell != nullptr && !slot->unparkable) {
+      CallForCheck(slot, now);
     }
-    const Duration held = now - slot->state_since;
-    if (!slot->warned && settings_.lease_warn_after > std::chrono::seconds(0) &&
-        held >= settings_.lease_warn_after) {
-      slot->warned = true;
-      actions_->LongLease(*slot, held);
+    if (slot->state == SlotState::kLeased) {
+      WarnOfLongLease(slot, now);
     }
   } else if (slot->state == SlotState::kIdle) {
     if (now >= slot->renew_at) {
@@ -99,6 +100,33 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
   if (slot->state == SlotState::kLeased || slot->state == SlotState::kIdle) {
     Arm(slot);
   }
+}
+
+// Its memory is measured when it comes back: at once if it is parked.
+void PoolBook::CallForCheck(Slot* slot, TimePoint now) {
+  if (KeepsLease(*slot)) {
+    slot->unparkable = true;
+    return;
+  }
+  actions_->Taken(*slot);
+  EndLease(slot, now);
+  ComeBack(slot, protocol::ReleaseKind::kClean, now);
+}
+
+// One that is parked is not held, and one that was taken again not for so long.
+void PoolBook::WarnOfLongLease(Slot* slot, TimePoint now) {
+  if (slot->warned || settings_.lease_warn_after <= std::chrono::seconds(0) ||
+      now - slot->held_since < settings_.lease_warn_after) {
+    return;
+  }
+  const std::uint32_t known = slot->retakes;
+  CountRetakes(slot);
+  if (slot->parked() || known != slot->retakes) {
+    slot->held_since = now;
+    return;
+  }
+  slot->warned = true;
+  actions_->LongLease(*slot, now - slot->held_since);
 }
 
 // --- replacement --------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
     if (const auto found = survivors_.find(definition.id); found != survivors_.end()) {
       node->survivors = found->second;
     }
+    AllotNodeCell(node.get());
   } else if (node->definition.host != definition.host ||
              node->definition.hostaddr != definition.hostaddr ||
              node->definition.port != definition.port) {
@@ -122,19 +123,23 @@ void PoolBook::SetCatalog(std::vector<NodeDefinition> nodes,
     }
   }
   some_obsolete_ = true;
-  DoomUnfit();
+  DoomUnfit(now);
   Rebind();
   CloseAboveLimits(now);
 }
 
 // A role may no longer hold what it was given before.
-void PoolBook::DoomUnfit() {
+void PoolBook::DoomUnfit(TimePoint now) {
+  std::vector<Slot*> unfit;
   for (auto& [lease, slot] : leases_) {
     const MappingEntry* entry = FindMapping(slot->pool->node->definition.id, slot->role);
     if (entry == nullptr || entry->pool != slot->pool ||
         (entry->definition.restricted && !slot->password_used)) {
-      Doom(slot, CloseReason::kObsolete);
+      unfit.push_back(slot);
     }
+  }
+  for (Slot* slot : unfit) {
+    Doom(slot, CloseReason::kObsolete, now);
   }
 }
 
@@ -198,8 +203,13 @@ void PoolBook::DropEmpty() {
       ++entry;
     }
   }
-  std::erase_if(nodes_, [](const auto& entry) {
-    return entry.second->obsolete && entry.second->pools.empty();
+  std::erase_if(nodes_, [this](const auto& entry) {
+    const Node& node = *entry.second;
+    const bool gone = node.obsolete && node.pools.empty();
+    if (gone && node.cell != nullptr) {
+      cells_used_[node.cell_index] = false;
+    }
+    return gone;
   });
 }
 
@@ -207,6 +217,7 @@ void PoolBook::Maintain(TimePoint now) {
   const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
   for (auto& [id, pool] : pools_) {
     const Limits limits = LimitsOf(*pool->node);
+    MaintainParked(pool.get(), now);
     std::list<Slot>& idle = pool->list(SlotState::kIdle);
     int unused = 0;
     for (auto slot = idle.begin(); slot != idle.end();) {
@@ -234,6 +245,13 @@ void PoolBook::CloseAboveLimits(TimePoint now) {
     int above = node->total() - node->count(SlotState::kClosing) - LimitsOf(*node).max_size;
     for (; above > 0 && !idle.empty(); --above) {
       CloseSlot(&idle.back(), CloseReason::kIdle, now);
+    }
+    for (; above > 0; --above) {
+      Slot* slot = TakeParked(pool.get(), false, now);
+      if (slot == nullptr) {
+        break;
+      }
+      CloseSlot(slot, CloseReason::kIdle, now);
     }
   }
 }

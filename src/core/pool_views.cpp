@@ -94,9 +94,9 @@ std::vector<protocol::Row> PoolRows(const PoolBook& book, const WallClock& clock
     const HoldOff& trouble = Relevant(*pool);
     protocol::Row row{std::to_string(id), pool->node->definition.name, pool->remote_user,
                       pool->remote_database};
-    const int leased = pool->count(SlotState::kLeased);
+    const int leased = pool->count(SlotState::kLeased) - pool->parked;
     const int resetting = sizes.resetting + pool->count(SlotState::kClosing);
-    for (int value : {sizes.total, sizes.idle, leased, 0, sizes.connecting, resetting,
+    for (int value : {sizes.total, sizes.idle, leased, pool->parked, sizes.connecting, resetting,
                       static_cast<int>(pool->queue.size()), limits.max_size, limits.min_size,
                       limits.min_free}) {
       row.emplace_back(std::to_string(value));
@@ -127,7 +127,7 @@ std::vector<protocol::Row> ConnectionRows(const PoolBook& book, PoolActions* ses
     for (int state = 0; state < kSlotStates; ++state) {
       for (const Slot& slot : pool->list(static_cast<SlotState>(state))) {
         rows.push_back({std::to_string(slot.id), std::to_string(id), pool->node->definition.name,
-                        pool->remote_user, SlotStateName(slot.state),
+                        pool->remote_user, slot.parked() ? "parked" : SlotStateName(slot.state),
                         slot.remote_pid == 0 ? Value() : Value(std::to_string(slot.remote_pid)),
                         slot.session == 0
                             ? Value()
@@ -165,7 +165,8 @@ PoolFigures FiguresSinceLastLine(const Pool& pool) {
   figures.user = pool.remote_user;
   figures.total = sizes.total;
   figures.idle = sizes.idle;
-  figures.leased = pool.count(SlotState::kLeased);
+  figures.leased = pool.count(SlotState::kLeased) - pool.parked;
+  figures.parked = pool.parked;
   figures.connecting = sizes.connecting;
   figures.waiting = static_cast<int>(pool.queue.size());
   figures.acquired = pool.counters.acquired - pool.printed_counters.acquired;

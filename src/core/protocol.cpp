@@ -59,7 +59,7 @@ auto FieldsOf(M& m) {
   } else if constexpr (std::is_same_v<T, Attached>) {
     return std::tie(m.generation);
   } else if constexpr (std::is_same_v<T, GrantedLease>) {
-    return std::tie(m.lease, m.slot, m.pool, m.backend_pid, m.cell, m.pool_cell, m.parameter_set,
+    return std::tie(m.lease, m.slot, m.pool, m.backend_pid, m.cell, m.node_cell, m.parameter_set,
                     m.told, m.parameters);
   } else if constexpr (std::is_same_v<T, Granted>) {
     return std::tie(m.request, m.leases);

@@ -7,6 +7,10 @@
 namespace polarx {
 namespace {
 
+// The datanode asks for a password and the mapping has none: libpq's own words, never translated.
+constexpr std::string_view kNoPassword = "fe_sendauth: no password supplied";
+constexpr std::string_view kInvalidPassword = "28P01";
+
 bool IsStateCharacter(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); }
 
 // Position of the five characters in "FATAL:  28P01: …", npos if there are none. The severity may
@@ -74,8 +78,12 @@ bool IsPoolLimit(std::string_view text) {
 
 Status ConnectErrorStatus(std::string_view node_name, std::string_view text) {
   const std::size_t at = FindSqlstate(text);
-  const std::string_view state =
-      at == std::string_view::npos ? sqlstate::kConnectionFailed : text.substr(at, 5);
+  std::string_view state = sqlstate::kConnectionFailed;
+  if (at != std::string_view::npos) {
+    state = text.substr(at, 5);
+  } else if (text.find(kNoPassword) != std::string_view::npos) {
+    state = kInvalidPassword;
+  }
   return Status(
       state, "could not connect to datanode \"" + std::string(node_name) + "\": " + OneLine(text));
 }

@@ -31,16 +31,15 @@ std::uint64_t Seed() {
 }
 
 TimePoint After(TimePoint now, std::chrono::seconds interval) {
-  return interval < std::chrono::seconds(0)
-             ? kNever
-             : now + std::max<Duration>(interval, kShortestInterval);
+  return interval < std::chrono::seconds(0) ? kNever
+                                            : now + std::max<Duration>(interval, kShortestInterval);
 }
 
 }  // namespace
 
 Pooler::Impl::Impl(PoolerConfig config, const Settings& settings)
     : config_(std::move(config)),
-      book_(this, settings, Seed()),
+      book_(this, settings, Seed(), config_.node_cells),
       helpers_(kHelperThreads, kHelperThreadsPerKey) {
   const TimePoint now = Now();
   stats_since_ = now;
@@ -74,7 +73,9 @@ bool Pooler::Impl::Stop() {
     std::vector<std::vector<SlotId>> lent(workers_.size());
     for (const auto& [id, pool] : book_.pools()) {
       for (const Slot& slot : pool->list(SlotState::kLeased)) {
-        lent[static_cast<std::size_t>(slot.thread)].push_back(slot.id);
+        if (PoolBook::KeepsLease(slot)) {
+          lent[static_cast<std::size_t>(slot.thread)].push_back(slot.id);
+        }
       }
     }
     // Told all together, joined one by one.
@@ -257,10 +258,9 @@ void Pooler::Impl::EndSession(Session* session, TimePoint now) {
   if (const Ticket* ticket = book_.TicketOf(session->id); ticket != nullptr) {
     (void)book_.Withdraw(session->id, ticket->request);
   }
-  for (LeaseId lease : session->leases) {
-    (void)book_.Release(session->id, lease, protocol::ReleaseKind::kClose, now);
+  for (LeaseId lease : std::exchange(session->leases, {})) {
+    book_.Abandon(session->id, lease, now);
   }
-  session->leases.clear();
 }
 
 void Pooler::Impl::RemoveEnded() {
@@ -327,6 +327,7 @@ WallClock Pooler::Impl::Wall(TimePoint now) {
 }
 
 void Pooler::Impl::PrintStats() {
+  book_.CountParked();
   const RequestCounters& counters = book_.counters();
   log_.Push(LogSeverity::kLog,
             DatabaseStatLine(config_.database, counters.Since(printed_counters_)));
@@ -391,8 +392,9 @@ bool Pooler::NextAttach(AttachQuestion* question) {
   return true;
 }
 
-void Pooler::AnswerAttach(SessionId session, const Status& status, std::string_view role_name) {
-  impl_->AnswerAttach(session, status, role_name);
+void Pooler::AnswerAttach(SessionId session, const Status& status, std::string_view role_name,
+                          LeaseCell* cells) {
+  impl_->AnswerAttach(session, status, role_name, cells);
 }
 
 bool Pooler::NextMapping(MappingQuestion* question) {

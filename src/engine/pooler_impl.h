@@ -42,6 +42,7 @@ class Pooler::Impl : public PoolActions {
   void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) override;
   void Measure(Slot* slot) override;
   void Recall(const Slot& slot) override;
+  void Taken(const Slot& slot) override;
   void LongLease(const Slot& slot, Duration held) override;
   void Close(Slot* slot) override;
   void Grant(const Ticket& ticket, std::span<Slot* const> slots) override;
@@ -63,7 +64,8 @@ class Pooler::Impl : public PoolActions {
   LogQueue log_;
   std::deque<polarx::LongLease> long_leases_;
 
-  void AnswerAttach(SessionId session, const Status& status, std::string_view role_name);
+  void AnswerAttach(SessionId session, const Status& status, std::string_view role_name,
+                    LeaseCell* cells);
   void AnswerReload();
 
  private:

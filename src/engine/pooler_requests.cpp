@@ -70,7 +70,8 @@ void Pooler::Impl::Violation(Session* session, const char* what, TimePoint now) 
 
 // --- attach -------------------------------------------------------------------------------------
 
-void Pooler::Impl::AnswerAttach(SessionId id, const Status& status, std::string_view role_name) {
+void Pooler::Impl::AnswerAttach(SessionId id, const Status& status, std::string_view role_name,
+                                LeaseCell* cells) {
   Session* session = FindSession(id);
   if (session == nullptr) {
     return;
@@ -85,6 +86,7 @@ void Pooler::Impl::AnswerAttach(SessionId id, const Status& status, std::string_
     return;
   }
   session->role_name = role_name;
+  session->cells = cells;
   session->stage = Session::Stage::kAsked;
 }
 
@@ -134,7 +136,8 @@ void Pooler::Impl::HandleAcquire(Session* session, const protocol::Acquire& acqu
   session->granted_request = 0;
   session->granted.clear();
   book_.Request(session->id, acquire.request, acquire.wanted,
-                std::chrono::milliseconds(acquire.queue_timeout_ms), acquire.sets, now);
+                std::chrono::milliseconds(acquire.queue_timeout_ms), acquire.sets, now,
+                session->cells);
 }
 
 void Pooler::Impl::HandleWithdraw(Session* session, const protocol::Withdraw& withdraw,
@@ -200,6 +203,8 @@ void Pooler::Impl::Grant(const Ticket& ticket, std::span<Slot* const> slots) {
                               .slot = slot->id,
                               .pool = slot->pool->id,
                               .backend_pid = slot->remote_pid,
+                              .cell = slot->cell_index,
+                              .node_cell = slot->pool->node->cell_index,
                               .parameter_set = set.id,
                               .told = told,
                               .parameters = told ? protocol::Parameters() : set.values});
@@ -222,6 +227,12 @@ void Pooler::Impl::Recall(const Slot& slot) {
   }
 }
 
+void Pooler::Impl::Taken(const Slot& slot) {
+  if (Session* session = FindSession(slot.session); session != nullptr) {
+    session->leases.erase(slot.lease);
+  }
+}
+
 int Pooler::Impl::SessionPid(SessionId id) {
   const Session* session = FindSession(id);
   return session != nullptr ? session->pid : 0;
@@ -232,6 +243,7 @@ int Pooler::Impl::SessionPid(SessionId id) {
 void Pooler::Impl::HandleShow(Session* session, const protocol::Show& show, TimePoint now) {
   const WallClock clock = Wall(now);
   protocol::Rows rows{show.request, {}};
+  book_.CountParked();
   switch (show.view) {
     case protocol::View::kNodes:
       rows.rows = NodeRows(book_, clock);
@@ -258,8 +270,12 @@ std::vector<protocol::Row> Pooler::Impl::SessionRows(const WallClock& clock) {
     if (session->stage != Session::Stage::kAttached || session->ended) {
       continue;
     }
-    protocol::Row row{std::to_string(session->pid), session->role_name,
-                      std::to_string(session->leases.size())};
+    const auto used =
+        std::count_if(session->leases.begin(), session->leases.end(), [this](LeaseId lease) {
+          const Slot* slot = book_.FindLease(lease);
+          return slot != nullptr && !slot->parked();
+        });
+    protocol::Row row{std::to_string(session->pid), session->role_name, std::to_string(used)};
     if (const Ticket* ticket = book_.TicketOf(id); ticket != nullptr) {
       row.emplace_back(ticket->wants.front().pool->node->definition.name);
       row.push_back(TimestampText(ticket->arrived_at, clock));

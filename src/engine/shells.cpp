@@ -1,6 +1,7 @@
 // The PGconns that a session keeps while nothing is lent to it; in a backend, on its only thread.
 #include "polarx_pooler/engine/shells.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -15,18 +16,34 @@ namespace {
 
 // Each takes about 40 kB.
 constexpr std::size_t kMostKept = 64;
+// What libpq has room for, at least, whenever it reads.
+constexpr std::size_t kLeastRead = 8192;
 
 // Of a PGconn that nobody has touched.
 struct Defaults {
   PQnoticeReceiver receiver = nullptr;
   PQnoticeProcessor processor = nullptr;
+  std::size_t result_size = 0;
 };
 Defaults defaults;
+
+std::size_t ResultSize(PGconn* conn) {
+  PGresult* result = PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
+  const std::size_t size = PQresultMemorySize(result);
+  PQclear(result);
+  return size;
+}
 
 void NoteDefaults(PGconn* conn) {
   defaults.receiver = PQsetNoticeReceiver(conn, nullptr, nullptr);
   defaults.processor = PQsetNoticeProcessor(conn, nullptr, nullptr);
+  defaults.result_size = ResultSize(conn);
 }
+
+// Nobody can take back an event procedure, nor ask for it; but each result has a copy of it.
+bool HasEventProcedures(PGconn* conn) { return ResultSize(conn) != defaults.result_size; }
+
+void IgnoreNotice(void* /*unused*/, const PGresult* /*notice*/) {}
 
 void TakeBackSettings(PGconn* conn) {
   (void)PQsetNoticeReceiver(conn, defaults.receiver, nullptr);
@@ -34,6 +51,9 @@ void TakeBackSettings(PGconn* conn) {
   (void)PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
   (void)PQsetErrorContextVisibility(conn, PQSHOW_CONTEXT_ERRORS);
   PQuntrace(conn);
+  while (PGnotify* notify = PQnotifies(conn)) {
+    PQfreemem(notify);
+  }
 }
 
 // Is every parameter that libpq knows of among `values`? It forgets none.
@@ -65,8 +85,13 @@ std::string EmptyAnswer(const PGconn* conn, std::int32_t backend_pid,
 }
 
 // The answer has come whole, so that libpq need not wait; where it would, it is out of step.
-bool ReadEmptyAnswer(PGconn* conn) {
-  if (PQconsumeInput(conn) != 1 || PQisBusy(conn) != 0) {
+bool ReadEmptyAnswer(PGconn* conn, std::size_t size) {
+  for (std::size_t read = 0; read <= size; read += kLeastRead) {
+    if (PQconsumeInput(conn) != 1) {
+      return false;
+    }
+  }
+  if (PQisBusy(conn) != 0) {
     return false;
   }
   PGresult* result = PQgetResult(conn);
@@ -84,7 +109,8 @@ Result<Shell*> Shells::Adopt(UniqueFd fd, Lent lent, Duration limit) {
   while (std::unique_ptr<Shell> shell = TakeKept(lent)) {
     const bool same = shell->as_new && shell->lent.slot == lent.slot &&
                       shell->lent.parameters->id == lent.parameters->id;
-    if ((same || Renew(shell.get(), lent)) && PutUnder(shell->conn, fd.get())) {
+    if ((same || Renew(shell.get(), lent)) && ::fcntl(fd.get(), F_SETFL, O_NONBLOCK) == 0 &&
+        PutUnder(shell->conn, fd.get())) {
       shell->lent = std::move(lent);
       return shell.release();
     }
@@ -136,12 +162,15 @@ bool Shells::Renew(Shell* shell, const Lent& lent) {
   if (!NoneToForget(shell->conn, parameters)) {
     return false;
   }
+  (void)PQsetNoticeReceiver(shell->conn, IgnoreNotice, nullptr);  // nobody asked to hear its rest
   const bool same_pid = PQbackendPID(shell->conn) == lent.backend_pid;
   if (same_pid && !RunEmpty(shell->conn, ~lent.backend_pid, parameters)) {
     return false;
   }
-  return RunEmpty(shell->conn, lent.backend_pid, parameters) &&
-         ChangedParameters(shell->conn, parameters).empty();
+  const bool renewed = RunEmpty(shell->conn, lent.backend_pid, parameters) &&
+                       ChangedParameters(shell->conn, parameters).empty();
+  (void)PQsetNoticeReceiver(shell->conn, defaults.receiver, nullptr);
+  return renewed;
 }
 
 // True: libpq has read the answer to the end, the process id in it included.
@@ -151,9 +180,14 @@ bool Shells::RunEmpty(PGconn* conn, std::int32_t backend_pid,
   const bool sent = PQsendQuery(conn, "") == 1 &&
                     ::send(outside_.get(), answer.data(), answer.size(),
                            MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(answer.size());
-  const bool read = sent && ReadEmptyAnswer(conn) && PQbackendPID(conn) == backend_pid;
-  Drain();
-  return read;
+  const bool read =
+      sent && ReadEmptyAnswer(conn, answer.size()) && PQbackendPID(conn) == backend_pid;
+  // After one failed write libpq merely pretends to send.
+  const bool asked = Drain(outside_) > 0;
+  if (!read) {
+    (void)Drain(inside_);  // all that are kept read from it
+  }
+  return read && asked;
 }
 
 void Shells::Detach(Shell* given, bool keep) noexcept {
@@ -178,7 +212,8 @@ void Shells::Detach(Shell* given, bool keep) noexcept {
 bool Shells::MakeFit(Shell* shell) noexcept {
   PGconn* conn = shell->conn;
   if (PQstatus(conn) != CONNECTION_OK || PQpipelineStatus(conn) != PQ_PIPELINE_OFF ||
-      PQsetnonblocking(conn, 0) != 0 || PQisBusy(conn) != 0) {
+      PQsetnonblocking(conn, 0) != 0 || PQflush(conn) != 0 || PQisBusy(conn) != 0 ||
+      HasEventProcedures(conn)) {
     return false;
   }
   const PGTransactionStatusType state = PQtransactionStatus(conn);
@@ -215,14 +250,17 @@ void Shells::Clear() noexcept {
 // A kept one: its last word goes to our own other end.
 void Shells::End(std::unique_ptr<Shell> shell) noexcept {
   PQfinish(shell->conn);
-  Drain();
+  (void)Drain(outside_);
 }
 
-void Shells::Drain() noexcept {
+std::size_t Shells::Drain(const UniqueFd& end) noexcept {
   char dropped[1024];
-  while (::recv(outside_.get(), dropped, sizeof(dropped), MSG_DONTWAIT) ==
-         static_cast<ssize_t>(sizeof(dropped))) {
+  std::size_t total = 0;
+  ssize_t got;
+  while ((got = ::recv(end.get(), dropped, sizeof(dropped), MSG_DONTWAIT)) > 0) {
+    total += static_cast<std::size_t>(got);
   }
+  return total;
 }
 
 }  // namespace polarx

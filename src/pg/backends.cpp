@@ -5,13 +5,14 @@
 
 namespace polarx {
 
-bool FindBackend(int pid, Oid* database, Oid* role) {
+BackendId FindBackend(int pid, Oid* database, Oid* role) {
   LWLockAcquire(ProcArrayLock, LW_SHARED);
   const PGPROC* process = BackendPidGetProcWithLock(pid);
   *database = process != nullptr ? process->databaseId : InvalidOid;
   *role = process != nullptr ? process->roleId : InvalidOid;
+  const BackendId backend = process != nullptr ? process->backendId : InvalidBackendId;
   LWLockRelease(ProcArrayLock);
-  return process != nullptr;
+  return backend;
 }
 
 }  // namespace polarx

@@ -5,7 +5,7 @@
 
 namespace polarx {
 
-// False: no such process; then both are InvalidOid. `role`: the login role.
-bool FindBackend(int pid, Oid* database, Oid* role);
+// InvalidBackendId: no such process; then both are InvalidOid. `role`: the login role.
+BackendId FindBackend(int pid, Oid* database, Oid* role);
 
 }  // namespace polarx

@@ -154,10 +154,11 @@ void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** le
     polarx::ClientResolveNode(nodes[i], &refs[i]);
   }
   polarx::CheckDifferent(refs, count);
-  const bool sets = polarx::SessionParametersAny(false);
+  bool sets = polarx::SessionParametersAny(false);
   polarx::ClientAcquire(refs, count, sets, leases);
   for (int i = 0; i < count; ++i) {
     leases[i]->borrowed = true;
+    sets = sets || leases[i]->applied_parameters != nullptr;
   }
   pfree(refs);
   if (sets) {
@@ -183,7 +184,12 @@ void polarx_pooler_cancel(PolarxLease* lease) { polarx::ClientCancel(lease); }
 
 void polarx_pooler_release(PolarxLease* lease, PolarxReleaseKind kind) {
   using polarx::protocol::ReleaseKind;
-  if (lease != nullptr) {
+  if (lease == nullptr) {
+    return;
+  }
+  if (kind == POLARX_RELEASE_PARK) {
+    polarx::ClientParkOrRelease(lease);
+  } else {
     polarx::ClientRelease(lease, kind == POLARX_RELEASE_CLEAN ? ReleaseKind::kClean
                                  : kind == POLARX_RELEASE_IN_TRANSACTION
                                      ? ReleaseKind::kInTransaction

@@ -14,6 +14,8 @@ struct pg_result;
 
 namespace polarx {
 struct AppliedParameter;
+struct LeaseCell;
+struct NodeCell;
 struct Shell;
 }
 
@@ -31,6 +33,10 @@ struct PolarxLease {
   int acquired_level;    // nest level of the (sub)transaction it was acquired in
   bool cancelled;        // a cancel was sent that no result has shown yet: it may still hit what
                          // is sent next, so nothing but a release should follow
+  bool plain;            // what ran on it left nothing behind, as far as is known
+  polarx::LeaseCell* cell;            // where it may be parked; null: nowhere
+  const polarx::NodeCell* node_cell;
+  Oid session_user;      // when it was parked
   bool borrowed;         // through the C interface: the owner of the lease runs its transactions
   bool autocommit;       // of one statement outside the local transaction
   bool recalled;         // the pooler wants it back, at the end of the transaction at the latest
@@ -81,6 +87,16 @@ void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** lea
 
 // Gives a lease back and frees it. No ereport: safe in abort and exit callbacks.
 void ClientRelease(PolarxLease* lease, protocol::ReleaseKind kind) noexcept;
+// Parks the lease, if it may be: then it is not the caller's any more. False: nothing has happened.
+// The lease is idle, with nothing unread, out of pipeline mode and blocking. No ereport.
+bool ClientPark(PolarxLease* lease) noexcept;
+// Parks the lease if its state shows that it may be, else releases it. No ereport.
+void ClientParkOrRelease(PolarxLease* lease) noexcept;
+// Takes parked leases of the current role again, one to each node, all or none: false. They are
+// linked as ClientAcquire does it.
+bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken);
+// All that are parked. No ereport.
+void ClientGiveBackParked() noexcept;
 // Those of the leases that are about to be released and that no pooler worker takes back: all their
 // datanodes close them at the same time, while ClientRelease waits for one after the other. No
 // ereport.

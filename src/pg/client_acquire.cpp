@@ -13,6 +13,7 @@
 
 #include "client_state.h"
 #include "guc.h"
+#include "lease_cells.h"
 #include "lease_count.h"
 #include "prelude.h"
 
@@ -75,6 +76,7 @@ void Prepare(const NodeRef* nodes, int count, PolarxLease** prepared) {
     strlcpy(lease->node_name, nodes[i].name, NAMEDATALEN);
     lease->catalog_epoch = ClientCatalogEpoch();
     lease->acquired_level = GetCurrentTransactionNestLevel();
+    lease->plain = true;
     prepared[i] = lease;
   }
 }
@@ -124,7 +126,7 @@ void Count(PolarxLease* const* wanted, int count, uint64 generation) noexcept {
 void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
   ErrorText error;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
-    const Attachment* attachment = ClientAttach();
+    const Attachment* attachment = ClientAttach(false);
     Count(wanted, count, attachment->generation);
     const uint32 request = ClientNextRequest();
     if (!SendAcquire(request, sets, wanted, count)) {
@@ -142,6 +144,17 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
   }
   ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
                   errmsg("pooler closed the connection while the request waited")));
+}
+
+void TakeGrant(const protocol::GrantedLease& granted, const Attachment& attachment,
+               PolarxLease* lease) {
+  lease->id = granted.lease;
+  lease->attachment = attachment.number;
+  if (granted.cell < kCellsOfASession && granted.node_cell < kCellsOfAWorker &&
+      attachment.lease_cells != nullptr && attachment.node_cells != nullptr) {
+    lease->cell = &attachment.lease_cells[granted.cell];
+    lease->node_cell = &attachment.node_cells[granted.node_cell];
+  }
 }
 
 bool AdoptOne(const protocol::GrantedLease& granted, UniqueFd fd, SharedParameters values,
@@ -177,8 +190,7 @@ bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
       KeepPlainError(sqlstate::kProtocolViolation, "pooler granted what was not asked for", error);
     } else {
       for (int i = 0; i < count; ++i) {
-        lent[i]->id = granted->leases[i].lease;
-        lent[i]->attachment = attachment->number;
+        TakeGrant(granted->leases[i], *attachment, lent[i]);
       }
       adopted = true;
       for (int i = 0; adopted && i < count; ++i) {
@@ -209,6 +221,9 @@ void ClientCheckCount(int count) {
 
 void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
   ClientCheckCount(count);
+  if (ClientRetake(nodes, count, acquired)) {
+    return;
+  }
   Prepare(nodes, count, acquired);
   PG_TRY();
   {

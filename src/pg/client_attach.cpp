@@ -9,7 +9,9 @@
 #include "polarx_pooler/engine/pooler_client.h"
 
 #include "client_state.h"
+#include "backends.h"
 #include "guc.h"
+#include "lease_cells.h"
 #include "registry.h"
 #include "prelude.h"
 
@@ -84,6 +86,10 @@ bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) n
     attachment->channel = std::move(*channel.value());
     attachment->number = ++attachments;
     attachment->generation = entry->generation;
+    Oid database;
+    Oid role;
+    attachment->lease_cells = LeaseCellsOf(MyBackendId);
+    attachment->node_cells = NodeCellsOf(FindBackend(entry->pid, &database, &role));
     ReserveExternalFD();
     const protocol::Attach attach{.version = protocol::kVersion, .generation = entry->generation};
     if (const Status sent = attachment->channel.Send(attach); !sent.ok()) {
@@ -141,9 +147,9 @@ bool TryAttach(const WorkerEntry* entry, TimePoint deadline, ErrorText* error) {
 
 Attachment* ClientAttachment() noexcept { return attachment; }
 
-Attachment* ClientAttach() {
+Attachment* ClientAttach(bool look) {
   RegistryRequire();
-  if (attachment != nullptr && attachment->confirmed) {
+  if (look && attachment != nullptr && attachment->confirmed) {
     ClientLook();
   }
   if (attachment != nullptr && attachment->confirmed) {

@@ -15,6 +15,7 @@
 
 #include "client_state.h"
 #include "guc.h"
+#include "lease_cells.h"
 #include "lease_count.h"
 #include "session_parameters_replay.h"
 #include "prelude.h"
@@ -30,15 +31,6 @@ constexpr int kCloseLimitMs = 1000;
 
 PolarxLease* leases = nullptr;
 TimePoint hang_up_until{};  // those that were hung up on together are awaited until then
-
-void Unlink(PolarxLease* lease) noexcept {
-  for (PolarxLease** link = &leases; *link != nullptr; link = &(*link)->next) {
-    if (*link == lease) {
-      *link = lease->next;
-      return;
-    }
-  }
-}
 
 void IgnoreNotice(void* /*arg*/, const PGresult* /*result*/) {}
 
@@ -136,11 +128,18 @@ void SendRelease(uint64 id, ReleaseKind kind, Parameters changed) noexcept {
   }
 }
 
+// Is the pooler worker still there? When it ends, it marks the leases that are in use.
+bool NeedsLook(const PolarxLease* lease) noexcept {
+  return lease->cell == nullptr ||
+         parking::StateOf(*lease->cell, lease->id) != parking::State::kLeased;
+}
+
 bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
 
 // In before_shmem_exit. What is in sync goes back into its pool; the rest the pooler cancels and
 // closes.
 void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
+  ClientGiveBackParked();
   ClientHangUpOn(Any, 0);
   while (leases != nullptr) {
     ClientRelease(leases, ReleaseKind::kClean);
@@ -188,6 +187,16 @@ void LeaseAppend(PolarxLease* const* added, int count) noexcept {
     *link = added[i];
     link = &added[i]->next;
   }
+  *link = nullptr;
+}
+
+void LeaseUnlink(const PolarxLease* lease) noexcept {
+  for (PolarxLease** link = &leases; *link != nullptr; link = &(*link)->next) {
+    if (*link == lease) {
+      *link = lease->next;
+      return;
+    }
+  }
 }
 
 void ClientPrepareExit() {
@@ -195,12 +204,19 @@ void ClientPrepareExit() {
   if (!prepared) {
     before_shmem_exit(GiveBackAtExit, 0);
     prepared = true;
+    // What a process before this one has left there is nobody's any more.
+    LeaseCell* cells = LeaseCellsOf(MyBackendId);
+    for (uint32 i = 0; cells != nullptr && i < kCellsOfASession; ++i) {
+      cells[i].word.store(0);
+    }
   }
 }
 
 void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
-  ClientLook();  // is the pooler worker still there?
-  Unlink(lease);
+  if (NeedsLook(lease)) {
+    ClientLook();
+  }
+  LeaseUnlink(lease);
   const bool current = ClientLeaseCurrent(lease);
   Parameters changed;
   if (PGconn* conn = lease->conn; conn != nullptr) {
@@ -219,12 +235,25 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
   }
   if (current) {
     SendRelease(lease->id, kind, std::move(changed));
+  } else if (lease->cell != nullptr) {
+    parking::Free(lease->cell, lease->id);  // no pooler worker does it
   }
   LeaseFree(lease);
 }
 
+void ClientParkOrRelease(PolarxLease* lease) noexcept {
+  lease->plain = true;
+  if (CorrectedKind(lease, ReleaseKind::kClean) != ReleaseKind::kClean || !ClientPark(lease)) {
+    ClientRelease(lease, ReleaseKind::kClean);
+  }
+}
+
 void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept {
-  if (leases == nullptr) {
+  bool look = false;
+  for (const PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    look = look || (wanted(lease, level) && NeedsLook(lease));
+  }
+  if (!look) {
     return;
   }
   ClientLook();

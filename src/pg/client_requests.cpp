@@ -79,16 +79,19 @@ void StoreRows(ReturnSetInfo* result) {
   rows->rows.clear();
 }
 
-// The session of a row of the view connections if it holds a lease on the node (NULL: any), or 0.
+// The session of a row of the view connections if it holds a lease on the node (NULL: any) that is
+// not parked, or 0.
 int HolderOf(protocol::Row& row, const char* node_name) {
   constexpr size_t kNode = 2;
+  constexpr size_t kState = 4;
   constexpr size_t kSessionPid = 6;
   if (row.size() <= kSessionPid) {
     ThrowUnexpected();
   }
   const char* node = TextOf(row[kNode]);
   const char* pid = TextOf(row[kSessionPid]);
-  if (node == nullptr || pid == nullptr || (node_name != nullptr && strcmp(node, node_name) != 0)) {
+  if (node == nullptr || pid == nullptr || strcmp(TextOf(row[kState]), "parked") == 0 ||
+      (node_name != nullptr && strcmp(node, node_name) != 0)) {
     return 0;
   }
   return std::atoi(pid);
@@ -105,14 +108,14 @@ int64 NumberReplied() {
 }  // namespace
 
 void ClientShow(protocol::View view, ReturnSetInfo* result) {
-  (void)ClientAttach();
+  (void)ClientAttach(true);
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] { return protocol::Show{.request = request, .view = view}; }));
   StoreRows(result);
 }
 
 void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result) {
-  (void)ClientAttach();
+  (void)ClientAttach(true);
   const uint32 request = ClientNextRequest();
   const Oid role = GetUserId();
   Await(request, Send([=] {
@@ -126,7 +129,7 @@ void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result) {
 }
 
 int64 ClientClean(Oid node, const char* remote_user) {
-  (void)ClientAttach();
+  (void)ClientAttach(true);
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
     return protocol::Clean{.request = request,
@@ -137,14 +140,14 @@ int64 ClientClean(Oid node, const char* remote_user) {
 }
 
 void ClientReload() {
-  (void)ClientAttach();
+  (void)ClientAttach(true);
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] { return protocol::Reload{.request = request}; }));
   (void)NumberReplied();
 }
 
 void ClientPause(Oid node, bool paused) {
-  (void)ClientAttach();
+  (void)ClientAttach(true);
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
     return protocol::Pause{.request = request, .node = node, .paused = paused};
@@ -153,7 +156,7 @@ void ClientPause(Oid node, bool paused) {
 }
 
 void ClientResetStats() {
-  (void)ClientAttach();
+  (void)ClientAttach(true);
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] { return protocol::ResetStats{.request = request}; }));
   (void)NumberReplied();
@@ -162,7 +165,7 @@ void ClientResetStats() {
 bool ClientCheckNodes() {
   // What is committed between reading and answering makes a difference that the second look clears.
   for (int look = 0; look < 2; ++look) {
-    (void)ClientAttach();
+    (void)ClientAttach(true);
     AcceptInvalidationMessages();
     const RawCatalog* catalog = CatalogReadServers();
     const uint32 request = ClientNextRequest();
@@ -177,7 +180,7 @@ bool ClientCheckNodes() {
 }
 
 int* ClientHolders(const char* node_name, int* count) {
-  (void)ClientAttach();
+  (void)ClientAttach(true);
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
     return protocol::Show{.request = request, .view = protocol::View::kConnections};

@@ -28,6 +28,8 @@ struct Attachment {
   PoolerClient channel;
   uint64 number = 0;             // of this backend's attachments
   uint64 generation = 0;         // of the pooler worker
+  LeaseCell* lease_cells = nullptr;  // of this backend
+  NodeCell* node_cells = nullptr;    // of the pooler worker
   bool confirmed = false;        // the pooler has answered Attached
   WaitEventSet* wait_set = nullptr;  // latch, postmaster death, the channel's socket
   uint32 pending = 0;            // request whose reply has not come, 0: none
@@ -36,8 +38,9 @@ struct Attachment {
 
 // Attached to the pooler worker of this database afterwards, which is started if need be; waits at
 // most pooler.pooler_connect_timeout, interruptibly. Replies to requests that were given up are
-// dropped.
-Attachment* ClientAttach();
+// dropped. `look`: not without having looked whether an earlier attachment still stands; else the
+// caller tries again where it does not.
+Attachment* ClientAttach(bool look);
 // NULL: not attached, or the pooler was found gone.
 Attachment* ClientAttachment() noexcept;
 // Hangs up.
@@ -66,5 +69,6 @@ void ClientCountShells() noexcept;
 // Frees what Prepare in client_acquire.cpp made, neither released nor linked.
 void LeaseFree(PolarxLease* lease) noexcept;
 void LeaseAppend(PolarxLease* const* added, int count) noexcept;
+void LeaseUnlink(const PolarxLease* lease) noexcept;
 
 }  // namespace polarx

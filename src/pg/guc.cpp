@@ -101,6 +101,11 @@ void DefineParameters() {
       "One that is marked to be closed goes at the end of the transaction all the same.",
       &parameters.persistent_datanode_connections, false, PGC_USERSET, 0, nullptr, nullptr,
       nullptr);
+  DefineCustomBoolVariable(
+      "pooler.park_leases",
+      "A session keeps a connection that it does not use until another one needs it.",
+      "Only where all its statements were SELECT, INSERT, UPDATE, DELETE or MERGE.",
+      &parameters.park_leases, true, PGC_USERSET, 0, nullptr, nullptr, nullptr);
   DefineCustomStringVariable("pooler.reset_query",
                              "Statements that a connection runs between two sessions.",
                              "An empty one still makes one verifying round trip.",

@@ -8,6 +8,7 @@ namespace polarx {
 
 struct ParameterValues {
   bool persistent_datanode_connections;
+  bool park_leases;
   int pool_conn_keepalive;          // s, -1 never
   int pool_maintenance_timeout;     // s, -1 never
   int max_pool_size;

@@ -2,6 +2,8 @@
 // sessions still hold from an earlier one. Every process, its main thread.
 #include "lease_count.h"
 
+#include "lease_cells.h"
+
 #include "prelude.h"
 
 namespace polarx {
@@ -32,11 +34,13 @@ Size MemorySize() {
                   mul_size(sizeof(Cell), mul_size(kCountedNodes, static_cast<Size>(MaxBackends))));
 }
 
+Size WholeSize() { return add_size(MAXALIGN(MemorySize()), LeaseCellsSize()); }
+
 extern "C" void RequestLeaseMemory() {
   if (previous_request_hook != nullptr) {
     previous_request_hook();
   }
-  RequestAddinShmemSpace(MemorySize());
+  RequestAddinShmemSpace(WholeSize());
 }
 
 extern "C" void SetUpLeaseMemory() {
@@ -45,9 +49,10 @@ extern "C" void SetUpLeaseMemory() {
   }
   bool found = false;
   LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-  void* memory = ShmemInitStruct("polarx_pooler leases", MemorySize(), &found);
+  void* memory = ShmemInitStruct("polarx_pooler leases", WholeSize(), &found);
   shared = static_cast<Shared*>(memory);
   cells = reinterpret_cast<Cell*>(static_cast<char*>(memory) + MAXALIGN(sizeof(Shared)));
+  LeaseCellsSetUp(static_cast<char*>(memory) + MAXALIGN(MemorySize()), found);
   if (!found) {
     memset(memory, 0, MemorySize());
     pg_atomic_init_u64(&shared->drops, 0);

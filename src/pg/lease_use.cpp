@@ -164,6 +164,9 @@ void LeaseGiveBack(PolarxLease* lease, bool keep) noexcept {
   lease->result = nullptr;
   const bool sound = !lease->broken && PQexitPipelineMode(conn) == 1 &&
                      PQsetnonblocking(conn, 0) == 0;
+  if (sound && PQtransactionStatus(conn) == PQTRANS_IDLE && ClientPark(lease)) {
+    return;
+  }
   ClientRelease(lease, sound ? protocol::ReleaseKind::kClean : protocol::ReleaseKind::kClose);
 }
 

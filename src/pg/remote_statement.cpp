@@ -301,6 +301,7 @@ void RemoteStart(RemoteRun* run, PolarxLease* lease, int prefix, const Statement
   } else {
     EnterStatement(run);
   }
+  lease->plain = lease->plain && text->plain;
   const int unsent = PQflush(conn);
   run->unsent = unsent > 0;
   if (unsent < 0) {

@@ -12,6 +12,7 @@ struct StatementText {
   const char* sql;
   int count;
   const char* const* values;
+  bool plain;  // it leaves nothing behind in the remote session, as far as its first word tells
 };
 
 // Takes the rows. `take` is called with each row (one tuple), and once with a result of no tuple

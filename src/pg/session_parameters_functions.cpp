@@ -49,7 +49,7 @@ void CheckLocally(const char* name, const char* value) {
 void RunWhereOpen(const NodeRef* nodes, int count, const char* sql, int values_count,
                   const char* const* values) {
   if (count > 0) {
-    const StatementText statement = {sql, values_count, values};
+    const StatementText statement = {sql, values_count, values, false};
     (void)TransactionRun(nodes, count, &statement, nullptr);
   }
 }

@@ -16,8 +16,10 @@ void RequireNotNull(FunctionCallInfo fcinfo, int index, const char* what) {
   }
 }
 
-void RefuseUnlessPossible(const char* sql) {
-  switch (ClassifyStatement(sql)) {
+// Is it plain?
+bool RefuseUnlessPossible(const char* sql) {
+  const StatementKind kind = ClassifyStatement(sql);
+  switch (kind) {
     case StatementKind::kTransactionControl:
       ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
                       errmsg("transaction control on datanodes is not possible"),
@@ -34,6 +36,7 @@ void RefuseUnlessPossible(const char* sql) {
     case StatementKind::kOther:
       break;
   }
+  return kind == StatementKind::kPlain;
 }
 
 void ReadParameters(ArrayType* array, StatementText* statement) {
@@ -70,7 +73,7 @@ void StatementArguments(FunctionCallInfo fcinfo, int index, bool with_parameters
   statement->sql = text_to_cstring(PG_GETARG_TEXT_PP(index));
   statement->count = 0;
   statement->values = nullptr;
-  RefuseUnlessPossible(statement->sql);
+  statement->plain = RefuseUnlessPossible(statement->sql);
   if (with_parameters && !PG_ARGISNULL(index + 1)) {
     ReadParameters(PG_GETARG_ARRAYTYPE_P(index + 1), statement);
   }

@@ -10,7 +10,7 @@
 namespace polarx {
 namespace {
 
-constexpr StatementText kCommit = {"COMMIT", 0, nullptr};
+constexpr StatementText kCommit = {"COMMIT", 0, nullptr, true};
 
 struct Commits {
   RemoteRun* runs;

@@ -181,6 +181,22 @@ bool IsDiscardAll(const Node* statement) {
          reinterpret_cast<const DiscardStmt*>(statement)->target == DISCARD_ALL;
 }
 
+// Does it change who the session is or what it has set? Then nothing that was acquired before stays
+// with it.
+bool ChangesSession(const Node* statement) {
+  if (IsA(statement, DiscardStmt)) {
+    return true;
+  }
+  if (!IsA(statement, VariableSetStmt)) {
+    return false;
+  }
+  const auto* set = reinterpret_cast<const VariableSetStmt*>(statement);
+  return set->kind == VAR_RESET_ALL ||
+         (set->name != nullptr && (strcmp(set->name, "role") == 0 ||
+                                   strcmp(set->name, "session_authorization") == 0 ||
+                                   strcmp(set->name, "pooler.park_leases") == 0));
+}
+
 // What it means to the local session, it means to what the session has on datanodes.
 void DiscardSession() {
   SessionParametersForget(InvalidOid);
@@ -192,6 +208,7 @@ extern "C" void PolarxProcessUtility(PlannedStmt* planned, const char* query, bo
                                      QueryEnvironment* environment, DestReceiver* receiver,
                                      QueryCompletion* completion) {
   const bool discard_all = IsDiscardAll(planned->utilityStmt);
+  const bool changes_session = ChangesSession(planned->utilityStmt);
   Oid database = InvalidOid;
   if (!RecoveryInProgress() && !XactReadOnly) {
     const bool top_level = context == PROCESS_UTILITY_TOPLEVEL;
@@ -205,6 +222,9 @@ extern "C" void PolarxProcessUtility(PlannedStmt* planned, const char* query, bo
   }
   if (discard_all) {
     DiscardSession();
+  }
+  if (changes_session) {
+    ClientGiveBackParked();
   }
 }
 

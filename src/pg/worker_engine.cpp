@@ -43,7 +43,8 @@ bool Guarded(Body body) noexcept {
 
 const char* EngineError() { return error_text; }
 
-bool EngineStart(const char* database, uint64 generation, int fd_limit, int listener) {
+bool EngineStart(const char* database, uint64 generation, int fd_limit, int listener,
+                 NodeCell* cells) {
   bool started = false;
   const bool finished = Guarded([&] {
     RemoveLibpqEnvironment();
@@ -53,6 +54,9 @@ bool EngineStart(const char* database, uint64 generation, int fd_limit, int list
     config.worker_threads = parameters.pooler_scale_factor;
     config.fd_limit = fd_limit;
     config.listener.Reset(listener);
+    if (cells != nullptr) {
+      config.node_cells = std::span(cells, kCellsOfAWorker);
+    }
     Result<std::unique_ptr<Pooler>> result = Pooler::Start(std::move(config), CurrentSettings());
     started = result.ok();
     if (started) {
@@ -117,10 +121,11 @@ const RawQuestion* EngineAsked(int* count) {
 
 bool EngineNextAttach(AttachQuestion* question) { return pooler->NextAttach(question); }
 
-bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal) {
+bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal,
+                        LeaseCell* cells) {
   return Guarded([&] {
     if (role != nullptr) {
-      pooler->AnswerAttach(session, Status::Ok(), role);
+      pooler->AnswerAttach(session, Status::Ok(), role, cells);
     } else {
       pooler->AnswerAttach(session, Status(sqlstate::kInsufficientPrivilege, refusal), "");
     }

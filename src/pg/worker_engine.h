@@ -16,7 +16,8 @@ namespace polarx {
 const char* EngineError();
 
 // Starts the pooler; takes over `listener`.
-bool EngineStart(const char* database, uint64 generation, int fd_limit, int listener);
+bool EngineStart(const char* database, uint64 generation, int fd_limit, int listener,
+                 NodeCell* cells);
 // Ends it, if it runs. False: a thread is stuck and the process must leave by _exit.
 bool EngineStop();
 
@@ -32,8 +33,10 @@ bool EngineSetCatalog(const RawCatalog* catalog);
 const RawQuestion* EngineAsked(int* count);
 
 bool EngineNextAttach(AttachQuestion* question);  // false: there is no more
-// `role`: login role of the process; nullptr: it is turned away, as `refusal` says.
-bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal);
+// `role`: login role of the process, `cells`: its cells; nullptr: it is turned away, as `refusal`
+// says.
+bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal,
+                        LeaseCell* cells);
 bool EngineNextMapping(RawQuestion* question);  // false: there is no more
 // `answer`: of CatalogReadOne.
 bool EngineAnswerMapping(const RawCatalog* answer);

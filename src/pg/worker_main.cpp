@@ -7,6 +7,7 @@
 
 #include "catalog.h"
 #include "guc.h"
+#include "lease_cells.h"
 #include "worker_engine.h"
 #include "worker_main.h"
 #include "worker_socket.h"
@@ -84,7 +85,8 @@ void StartEngine(uint64 generation) {
     WorkerFail(code, error);
   }
   const int fd_limit = RaiseDescriptorLimit();
-  if (!EngineStart(NameStr(database_name), generation, fd_limit, listener)) {
+  if (!EngineStart(NameStr(database_name), generation, fd_limit, listener,
+                   NodeCellsOf(MyBackendId))) {
     WorkerFail(ERRCODE_INSUFFICIENT_RESOURCES, EngineError());
   }
   WorkerCountSurvivors(generation);

@@ -6,6 +6,7 @@
 
 #include "backends.h"
 #include "catalog.h"
+#include "lease_cells.h"
 #include "lease_count.h"
 #include "worker_engine.h"
 #include "worker_main.h"
@@ -38,17 +39,18 @@ void ReadSettings() {
   Require(EngineApplySettings());
 }
 
-// Nullptr: `role` has its name; else why the process is turned away.
-const char* LookUpProcess(const AttachQuestion& question, char* role) {
+// Nullptr: `role` has its name and `cells` its cells; else why the process is turned away.
+const char* LookUpProcess(const AttachQuestion& question, char* role, LeaseCell** cells) {
   if (question.uid != geteuid()) {
     return "peer is not a process of the server's operating system user";
   }
   Oid process_database;
   Oid process_role;
-  if (!FindBackend(question.pid, &process_database, &process_role) ||
-      process_database != MyDatabaseId) {
+  const BackendId backend = FindBackend(question.pid, &process_database, &process_role);
+  if (backend == InvalidBackendId || process_database != MyDatabaseId) {
     return "peer is not a session of this database";
   }
+  *cells = LeaseCellsOf(backend);
   StartTransactionCommand();
   const char* name = GetUserNameFromId(process_role, true);
   strlcpy(role, name != nullptr ? name : "", NAMEDATALEN);
@@ -60,8 +62,10 @@ void AnswerAttaches() {
   AttachQuestion question;
   while (EngineNextAttach(&question)) {
     char role[NAMEDATALEN];
-    const char* refusal = LookUpProcess(question, role);
-    Require(EngineAnswerAttach(question.session, refusal == nullptr ? role : nullptr, refusal));
+    LeaseCell* cells = nullptr;
+    const char* refusal = LookUpProcess(question, role, &cells);
+    Require(
+        EngineAnswerAttach(question.session, refusal == nullptr ? role : nullptr, refusal, cells));
   }
 }
 

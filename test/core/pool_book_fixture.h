@@ -157,6 +157,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   }
   void Measure(Slot* slot) override { measuring_.push_back(slot); }
   void Recall(const Slot& slot) override { recalled_.push_back(slot.lease); }
+  void Taken(const Slot& slot) override { taken_.push_back(slot.lease); }
   void LongLease(const Slot& slot, Duration held) override {
     long_leases_.emplace_back(slot.session, held);
   }
@@ -186,6 +187,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   std::vector<Slot*> connecting_, warming_, resetting_, closing_;
   std::vector<Slot*> measuring_;  // in a check, or in a reset that ends with a measure
   std::vector<LeaseId> recalled_;
+  std::vector<LeaseId> taken_;  // parked leases that were taken back
   std::vector<std::pair<SessionId, Duration>> long_leases_;
   int connects_ = 0;
   int closes_ = 0;

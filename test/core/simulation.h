@@ -260,6 +260,7 @@ class Simulation : public PoolActions {
       book_->OnClosed(found, Fails(20));
     });
   }
+  void Taken(const Slot& /*slot*/) override {}
   void Recall(const Slot& slot) override {
     Require(slot.state == SlotState::kLeased, "what is not lent is recalled");
     Require(recalled_.insert(slot.lease).second, "a lease is recalled twice");

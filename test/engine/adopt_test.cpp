@@ -18,7 +18,7 @@
 #include <thread>
 #include <vector>
 
-#include "fake/fake_backend.h"
+#include "scripted_datanode.h"
 
 namespace {
 // Runs when somebody begins to listen, before anyone else can connect.
@@ -50,57 +50,6 @@ std::size_t OpenDescriptors() {
 }
 
 bool IsOpen(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
-
-// A datanode past its startup, on a thread of its own until the other end is closed everywhere.
-class ScriptedDatanode {
- public:
-  ScriptedDatanode() {
-    int ends[2];
-    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    client_.Reset(ends[0]);
-    server_.Reset(ends[1]);
-    thread_ = std::thread([this] { Main(); });
-  }
-  ~ScriptedDatanode() {
-    client_.Reset();
-    ::shutdown(server_.get(), SHUT_RDWR);
-    Join();
-  }
-
-  // A copy of the client's end, as a lease carries one; the pooler's own stays here.
-  UniqueFd Lend() { return UniqueFd(::fcntl(client_.get(), F_DUPFD_CLOEXEC, 0)); }
-  int client() const { return client_.get(); }
-  void HangUp() { ::shutdown(server_.get(), SHUT_RDWR); }
-  // All that the datanode read until every client's end was closed.
-  std::string BytesUntilTheEnd() {
-    client_.Reset();
-    Join();
-    return bytes_;
-  }
-
- private:
-  void Main() {
-    FakeBackend backend(4711, [](const std::string&) {});
-    backend.SkipStartup();
-    char buffer[8192];
-    ssize_t received;
-    while ((received = ::recv(server_.get(), buffer, sizeof(buffer), 0)) > 0) {
-      const std::string_view bytes(buffer, static_cast<std::size_t>(received));
-      bytes_ += bytes;
-      const std::string answer = backend.Receive(bytes, {});
-      ::send(server_.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
-    }
-  }
-  void Join() {
-    if (thread_.joinable()) {
-      thread_.join();
-    }
-  }
-
-  UniqueFd client_, server_;
-  std::string bytes_;  // of the thread, until it is joined
-  std::thread thread_;
-};
 
 struct Clear {
   void operator()(PGresult* result) const { PQclear(result); }

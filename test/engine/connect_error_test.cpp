@@ -29,6 +29,12 @@ TEST(ConnectErrorStatus, KeepsTheReasonAndFindsTheSqlstate) {
        "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 "
        "failed: "
        "FATAL:  password authentication failed for user \"a\""},
+      {"a password that the mapping does not have",
+       "connection to server at \"127.0.0.1\", port 5 failed: fe_sendauth: no password supplied\n",
+       "28P01",
+       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 "
+       "failed: "
+       "fe_sendauth: no password supplied"},
       {"in another language",
        "Verbindung fehlgeschlagen: FATAL:  3D000: Datenbank »x« existiert nicht\n"
        "ORT:  InitPostgres, postinit.c:883\n",

@@ -248,6 +248,84 @@ TEST_F(PoolerClientTest, AGrantWithoutItsDescriptorsIsAViolation) {
   EXPECT_EQ(reply.status().detail(), "1 descriptors for 2 leases.");
 }
 
+// --- sets of parameter values -------------------------------------------------------------------
+
+protocol::Granted GrantOfSet(std::uint32_t request, std::uint64_t set, bool told) {
+  protocol::GrantedLease lease;
+  lease.lease = request;
+  lease.parameter_set = set;
+  lease.told = told;
+  if (!told) {
+    lease.parameters = {{"TimeZone", "Zone/" + std::to_string(set)}};
+  }
+  return {request, {lease}};
+}
+
+TEST_F(PoolerClientTest, ASetIsSentOnceAndNamedLater) {
+  Connect();
+  UniqueFd file = File();
+  PoolerSends(Frame(GrantOfSet(1, 5, false)), {file.get()});
+  PoolerSends(Frame(GrantOfSet(2, 5, true)), {file.get()});
+  const ClientReply first = Next();
+  ASSERT_EQ(first.parameters.size(), 1u);
+  EXPECT_EQ(first.parameters[0]->id, 5u);
+  EXPECT_EQ(first.parameters[0]->values, (protocol::Parameters{{"TimeZone", "Zone/5"}}));
+  const ClientReply second = Next();
+  ASSERT_EQ(second.parameters.size(), 1u);
+  EXPECT_EQ(second.parameters[0], first.parameters[0]);
+}
+
+TEST_F(PoolerClientTest, OneGrantMaySendASetAndNameIt) {
+  Connect();
+  UniqueFd file = File();
+  protocol::Granted granted = GrantOfSet(1, 5, false);
+  granted.leases.push_back(GrantOfSet(1, 6, false).leases[0]);
+  granted.leases.push_back(GrantOfSet(1, 5, true).leases[0]);
+  PoolerSends(Frame(granted), {file.get(), file.get(), file.get()});
+  const ClientReply reply = Next();
+  ASSERT_EQ(reply.parameters.size(), 3u);
+  EXPECT_EQ(reply.parameters[0]->id, 5u);
+  EXPECT_EQ(reply.parameters[1]->id, 6u);
+  EXPECT_EQ(reply.parameters[2], reply.parameters[0]);
+}
+
+// Its taker has withdrawn it and throws it away.
+TEST_F(PoolerClientTest, ASetThatCameWithAReplyThrownAwayIsKnown) {
+  Connect();
+  UniqueFd file = File();
+  PoolerSends(Frame(GrantOfSet(1, 5, false)), {file.get()});
+  (void)Next();
+  PoolerSends(Frame(GrantOfSet(2, 5, true)), {file.get()});
+  EXPECT_EQ(Next().parameters.at(0)->values, (protocol::Parameters{{"TimeZone", "Zone/5"}}));
+}
+
+TEST_F(PoolerClientTest, NamingASetThatWasNotSentIsAViolation) {
+  Connect();
+  UniqueFd file = File();
+  PoolerSends(Frame(GrantOfSet(1, 5, false)), {file.get()});
+  (void)Next();
+  PoolerSends(Frame(GrantOfSet(2, 6, true)), {file.get()});
+  const auto reply = client_->Receive();
+  ASSERT_FALSE(reply.ok());
+  EXPECT_EQ(reply.status().sqlstate(), "08P01");
+  EXPECT_EQ(reply.status().detail(), "It names a set of parameter values that it has not sent.");
+}
+
+TEST_F(PoolerClientTest, TheLastSixteenSetsAreKnown) {
+  Connect();
+  UniqueFd file = File();
+  for (std::uint32_t set = 1; set <= kSetsOfASession + 1; ++set) {
+    PoolerSends(Frame(GrantOfSet(set, set, false)), {file.get()});
+    (void)Next();
+  }
+  for (std::uint32_t set = 2; set <= kSetsOfASession + 1; ++set) {
+    PoolerSends(Frame(GrantOfSet(set, set, true)), {file.get()});
+    EXPECT_EQ(Next().parameters.at(0)->id, set);
+  }
+  PoolerSends(Frame(GrantOfSet(1, 1, true)), {file.get()});
+  EXPECT_EQ(ErrorOfReceive(), "08P01");
+}
+
 TEST_F(PoolerClientTest, GarbageIsAViolation) {
   Connect();
   PoolerSends(std::string(8, '\0'));

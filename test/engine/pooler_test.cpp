@@ -93,6 +93,31 @@ TEST_F(PoolerTest, ARequestWithdrawnAfterItWasGrantedGivesTheLeaseBack) {
   EXPECT_EQ(View(&client, protocol::View::kPools, 0, 5), "1") << "idle again";
 }
 
+// Both connections report the same.
+TEST_F(PoolerTest, ParameterValuesGoOutOncePerSession) {
+  Start();
+  const auto grant = [this](PoolerClient* client, std::uint32_t request) {
+    Ask(client, request);
+    std::optional<ClientReply> reply = Reply(client);
+    auto* granted = reply ? std::get_if<protocol::Granted>(&reply->reply) : nullptr;
+    EXPECT_NE(granted, nullptr);
+    return granted != nullptr ? granted->leases.at(0) : protocol::GrantedLease();
+  };
+  PoolerClient first = Attach();
+  PoolerClient second = Attach();
+  const protocol::GrantedLease one = grant(&first, 1);
+  const protocol::GrantedLease two = grant(&first, 2);
+  const protocol::GrantedLease other = grant(&second, 1);
+  EXPECT_FALSE(one.told);
+  EXPECT_TRUE(two.told);
+  EXPECT_TRUE(two.parameters.empty());
+  EXPECT_NE(two.slot, one.slot);
+  EXPECT_FALSE(other.told) << "another session";
+  EXPECT_NE(one.parameter_set, 0u);
+  EXPECT_EQ(two.parameter_set, one.parameter_set);
+  EXPECT_EQ(other.parameter_set, one.parameter_set);
+}
+
 TEST_F(PoolerTest, ADatanodeThatIsDownIsToldAtOnceAndFoundAgain) {
   Start();
   datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kRefuse});

@@ -35,6 +35,7 @@ our @EXPORT = qw(
   log_offset log_since wait_log silent_port meanwhile statements
   finish
   add_holders hold stat_lines_pass rests
+  ended crashed_by
 );
 
 my $kPooled =
@@ -56,10 +57,12 @@ sub start_server
 }
 
 # conf: more lines for postgresql.conf; preload => 0 and extension => 0 leave that part out.
+# park => 1: leases may be parked, as they are by default; else what is released is soon idle.
 sub start_coordinator
 {
 	my (%opt) = @_;
 	my $conf = "max_connections = 200\nmax_worker_processes = 20\n";
+	$conf .= "pooler.park_leases = off\n" if !$opt{park};
 	$conf .= "shared_preload_libraries = 'polarx_pooler'\n" if $opt{preload} // 1;
 	$conf .= "log_min_messages = log\n" . ($opt{conf} // '');
 	my $coord = start_server($opt{name} // 'coord', $conf);
@@ -392,6 +395,25 @@ sub statements
 	my ($datanode, $offset) = @_;
 	return map { /\[(\d+)\] polarx_pooler\S* LOG:  (?:statement|execute [^:]*): ?(.*)$/ ? [ $1, $2 ] : () }
 	  split /\n/, log_since($datanode, $offset);
+}
+
+# True if there is no such process any more; a zombie has ended, whoever is to reap it.
+sub ended
+{
+	my ($pid) = @_;
+	return !kill(0, $pid) || (eval { slurp_file("/proc/$pid/stat") } // '') !~ /\) [^ZX]/;
+}
+
+# One test, for a server that was made to crash: no process of it has crashed but these.
+sub crashed_by
+{
+	my ($server, @pids) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $log = slurp_file($server->logfile);
+	my @crashes = $log =~ /\(PID (\d+)\) (?:was terminated by signal|exited with exit code (?!1\b))/g;
+	my %known = map { $_ => 1 } @pids;
+	is(join(' ', (grep { !$known{$_} } @crashes), $log =~ /(PANIC|TRAP):/g), '', $server->name . ' has crashed only where it was made to');
+	return;
 }
 
 1;

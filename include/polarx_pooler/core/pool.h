@@ -79,7 +79,9 @@ class Pool {
   std::list<Ticket*> queue;  // oldest first
   int impatient = 0;         // tickets in the queue without queue_timeout
   HoldOff hold_off;
-  int renewing = 0;  // slots that another one was opened for
+  int renewing = 0;          // slots that another one was opened for
+  int parked = 0;            // of its leased slots, when they were last looked at
+  bool none_parked = false;  // of them, and none will be while tickets wait
   MemorySource memory_source = MemorySource::kUnknown;
   bool warmup_failed = false;        // and that was logged
   TimePoint warmup_blocked_until{};  // a warm-up has cost a connection
@@ -105,8 +107,11 @@ struct Node {
   bool memory_hidden = false;  // that some pool's memory cannot be measured was logged
   bool known_up = false;       // a connect or ping succeeded since the last failure
   int waiting = 0;             // tickets in the queues of its pools
-  Duration connect_time{};     // of late, to open one connection
-  double ping_ms = -1;         // of the last successful ping; -1: none
+  NodeCell* cell = nullptr;    // where sessions see that; null: leases on it are not parked
+  std::uint32_t cell_index = protocol::kNoCell;
+  std::uint32_t published = 0;  // what stands in the cell
+  Duration connect_time{};      // of late, to open one connection
+  double ping_ms = -1;          // of the last successful ping; -1: none
   // Minima are not refilled until then: tickets had to wait for room.
   TimePoint fill_blocked_until{};
 

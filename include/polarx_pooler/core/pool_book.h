@@ -50,6 +50,7 @@ struct Ticket {
   bool patient = false;         // has a queue_timeout
   bool waited = false;          // could not be served in the turn it came
   bool sets = false;            // its session sets parameters on what it gets
+  LeaseCell* cells = nullptr;   // kCellsOfASession of its session; null: it cannot park
   std::vector<Want> wants;
 };
 
@@ -64,6 +65,7 @@ class PoolActions {
   virtual void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) = 0;
   virtual void Measure(Slot* slot) = 0;       // -> OnMeasured, OnBroken
   virtual void Recall(const Slot& slot) = 0;  // its session is to give it back
+  virtual void Taken(const Slot& slot) = 0;   // it was parked, and is not its session's any more
   virtual void LongLease(const Slot& slot, Duration held) = 0;
   virtual void Close(Slot* slot) = 0;  // -> OnClosed
   virtual void Grant(const Ticket& ticket, std::span<Slot* const> slots) = 0;
@@ -74,7 +76,9 @@ class PoolActions {
 
 class PoolBook {
  public:
-  PoolBook(PoolActions* actions, const Settings& settings, std::uint64_t seed);
+  // `cells`: for the first nodes, so many; on others leases are not parked.
+  PoolBook(PoolActions* actions, const Settings& settings, std::uint64_t seed,
+           std::span<NodeCell> cells = {});
   ~PoolBook();
 
   // --- what pools there are -------------------------------------------------------------------
@@ -91,14 +95,18 @@ class PoolBook {
   // All mappings must be known, all nodes different. The answer is Grant or Reject, at the earliest
   // in EndTurn. `sets`: the session sets its parameters on what it gets.
   void Request(SessionId session, std::uint32_t request, std::span<const protocol::Wanted> wanted,
-               Duration queue_timeout, bool sets, TimePoint now);
+               Duration queue_timeout, bool sets, TimePoint now, LeaseCell* cells = nullptr);
   // Gives up a waiting request; false: there is none of that number.
   bool Withdraw(SessionId session, std::uint32_t request);
-  // False: that session has no such lease. `cause` other than kNone: close it for that reason.
+  // False: that session has no such lease.
   bool Release(SessionId session, LeaseId lease, protocol::ReleaseKind kind, TimePoint now);
   // Takes a lease back that its session never saw: it needs no reset.
   bool Return(SessionId session, LeaseId lease, TimePoint now);
   Slot* FindLease(LeaseId lease);
+  // The session is gone; in which state it left what it had not parked, nobody knows.
+  void Abandon(SessionId session, LeaseId lease, TimePoint now);
+  // True: the lease is in use and stays so, but will not be parked any more.
+  static bool KeepsLease(const Slot& slot);
 
   // --- slots ----------------------------------------------------------------------------------
   Slot* FindSlot(SlotId slot);  // null: gone
@@ -126,6 +134,9 @@ class PoolBook {
   bool Matches(std::span<const NodeDefinition> nodes) const;
   // Leases that sessions still hold from earlier workers, by node; all of them at every call.
   void SetSurvivors(const std::map<NodeId, int>& survivors);
+
+  // Looks at all leases: which are parked, and how often they were taken again.
+  void CountParked();
 
   // --- time -----------------------------------------------------------------------------------
   void EndTurn(TimePoint now);
@@ -155,14 +166,28 @@ class PoolBook {
   void MarkNode(Node* node);
   void MarkWaiting(Node* node);
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
-  void Doom(Slot* slot, CloseReason reason);
-  void DoomUnfit();
+  void Doom(Slot* slot, CloseReason reason, TimePoint now);
+  void DoomUnfit(TimePoint now);
+  void ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now);
+
+  void Publish(Node* node);
+  void AllotNodeCell(Node* node);
+  static void AllotCell(Slot* slot, LeaseCell* cells);
+  static void CountRetakes(Slot* slot);
+  void EndLease(Slot* slot, TimePoint now);
+  bool TakeParked(Slot* slot, TimePoint now);
+  Slot* TakeParked(Pool* pool, bool unused, TimePoint now);
+  bool EvictParked(Pool* beneficiary, TimePoint now);
+  void TakeAllParked(Pool* pool, TimePoint now);
+  void MaintainParked(Pool* pool, TimePoint now);
   void CloseAboveLimits(TimePoint now);
   void Arm(Slot* slot);
   void Disarm(Slot* slot);
   TimePoint DueTime(const Slot& slot) const;
   void FireTimers(TimePoint now);
   void Fire(Slot* slot, TimePoint now);
+  void CallForCheck(Slot* slot, TimePoint now);
+  void WarnOfLongLease(Slot* slot, TimePoint now);
   bool NeedsReplacement(const Slot& slot, TimePoint now) const;
   void Replace(Slot* slot, TimePoint now);
   static void EndReplacement(Slot* slot);
@@ -221,6 +246,8 @@ class PoolBook {
   std::set<NodeId> paused_;                          // known or not
   bool all_paused_ = false;
   std::map<NodeId, int> survivors_;
+  std::span<NodeCell> cells_;
+  std::vector<bool> cells_used_;
   std::vector<Pool*> dirty_;
   bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
   RequestCounters counters_;

@@ -23,6 +23,7 @@ std::optional<std::string> TimestampText(TimePoint time, const WallClock& clock)
 std::string ArrayText(const std::vector<std::string>& values);
 
 std::vector<protocol::Row> NodeRows(const PoolBook& book, const WallClock& clock);
+// How many are parked is as of the last CountParked.
 std::vector<protocol::Row> PoolRows(const PoolBook& book, const WallClock& clock);
 std::vector<protocol::Row> ConnectionRows(const PoolBook& book, PoolActions* sessions,
                                           const WallClock& clock);

@@ -116,9 +116,9 @@ struct GrantedLease {
   std::uint64_t slot = 0;  // the same number: the same connection
   std::uint64_t pool = 0;
   std::int32_t backend_pid = 0;  // of the datanode
-  // Where it may be parked: its cell among the session's, and its pool's cell; kNoCell: nowhere.
+  // Where it may be parked: its cell among the session's, and its node's; kNoCell: nowhere.
   std::uint32_t cell = kNoCell;
-  std::uint32_t pool_cell = kNoCell;
+  std::uint32_t node_cell = kNoCell;
   // Every parameter value that the datanode has reported; the same number: the same values.
   std::uint64_t parameter_set = 0;
   bool told = false;  // the session keeps that set: parameters are left out

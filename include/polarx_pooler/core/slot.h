@@ -7,6 +7,7 @@
 
 #include "polarx_pooler/core/node.h"
 #include "polarx_pooler/core/parameter_sets.h"
+#include "polarx_pooler/core/parking.h"
 #include "polarx_pooler/core/time.h"
 
 namespace polarx {
@@ -74,8 +75,21 @@ struct Slot {
   LeaseId lease = 0;
   SessionId session = 0;
   RoleId role = 0;
-  bool recalled = false;  // the session was told to give it back
-  bool warned = false;    // that it is held for long was told
+  bool recalled = false;   // the session was told to give it back
+  bool warned = false;     // that it is held for long was told
+  TimePoint held_since{};  // as far as is known, for a parked one cannot be seen being taken again
+
+  // Where the session may park it; null: nowhere.
+  LeaseCell* cell = nullptr;
+  std::uint32_t cell_index = protocol::kNoCell;
+  bool unparkable = false;               // that is marked in the cell
+  std::uint32_t retakes = 0;             // those that are counted
+  std::uint32_t retakes_maintained = 0;  // at the last round of maintenance
+  TimePoint parked_since{};              // of maintenance: unused since; unset: it was not parked
+
+  bool parked() const {
+    return cell != nullptr && parking::StateOf(*cell, lease) == parking::State::kParked;
+  }
 };
 
 }  // namespace polarx

@@ -10,11 +10,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "polarx_pooler/core/node.h"
+#include "polarx_pooler/core/parking.h"
 #include "polarx_pooler/core/settings.h"
 #include "polarx_pooler/core/status.h"
 #include "polarx_pooler/core/time.h"
@@ -30,8 +32,9 @@ struct PoolerConfig {
   std::uint64_t generation =
       0;  // of this worker in the registry; sessions that know another are sent away
   int worker_threads = 2;
-  int fd_limit = 1024;  // descriptors that this process may have open
-  UniqueFd listener;    // listening Unix socket, non-blocking
+  int fd_limit = 1024;             // descriptors that this process may have open
+  UniqueFd listener;               // listening Unix socket, non-blocking
+  std::span<NodeCell> node_cells;  // in memory that sessions see; empty: no lease is parked
 };
 
 // A process that connected: the pg side looks it up among the server's processes.
@@ -73,7 +76,9 @@ class Pooler {
   // Questions for the pg side, to be answered before Serve; false: no more.
   bool NextAttach(AttachQuestion* question);
   // `role_name`: login role of that process. Not ok: the session is told and hung up on.
-  void AnswerAttach(SessionId session, const Status& status, std::string_view role_name);
+  // `cells`: kCellsOfASession of that process; null: it cannot park leases.
+  void AnswerAttach(SessionId session, const Status& status, std::string_view role_name,
+                    LeaseCell* cells = nullptr);
   bool NextMapping(MappingQuestion* question);
   // `node`: the server asked for, null if there is none (then the mapping's status says so). This
   // is how servers of other wrappers become known; SetCatalog must then bring them as well.

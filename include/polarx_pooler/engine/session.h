@@ -42,6 +42,7 @@ class Session {
   bool writing = false;  // the poller looks out for room to write
   bool ended = false;    // to be removed at the end of the turn
   std::set<LeaseId> leases;
+  LeaseCell* cells = nullptr;  // of its process, for parked leases
   // The last request that was granted, with its leases: what a late Withdraw is about.
   std::uint32_t granted_request = 0;
   std::vector<LeaseId> granted;

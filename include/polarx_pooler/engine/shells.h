@@ -29,7 +29,7 @@ struct Lent {
 struct Shell {
   PGconn* conn = nullptr;
   Lent lent;            // what is under it, or was last
-  bool as_new = false;  // while kept: the last borrower has left nothing in it
+  bool as_new = false;  // of MakeFit: the last borrower has left nothing in it
 };
 
 class Shells {
@@ -52,6 +52,10 @@ class Shells {
   // mode) is taken back; one that is in no state to be used again is ended.
   void Detach(Shell* shell, bool keep) noexcept;
 
+  // Takes back what a borrower may have set on it; false: it is in no state to be used again.
+  // Afterwards as_new tells whether it is as it was lent.
+  static bool MakeFit(Shell* shell) noexcept;
+
   // Ends all that are kept.
   void Clear() noexcept;
 
@@ -62,10 +66,9 @@ class Shells {
   std::unique_ptr<Shell> TakeKept(const Lent& lent);
   bool Renew(Shell* shell, const Lent& lent);
   bool RunEmpty(PGconn* conn, std::int32_t backend_pid, const protocol::Parameters& parameters);
-  bool MakeFit(Shell* shell) noexcept;
   bool Open() noexcept;
   void End(std::unique_ptr<Shell> shell) noexcept;
-  void Drain() noexcept;
+  static std::size_t Drain(const UniqueFd& end) noexcept;
 
   std::vector<std::unique_ptr<Shell>> kept_;  // the last one used at the back
   UniqueFd inside_;                           // under every kept one

@@ -1,0 +1,185 @@
+// Leases that sessions keep but do not use: who waits is told, and what is needed is taken back; on
+// the main thread.
+#include <algorithm>
+#include <utility>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+
+// Before the cells of the node's leases are looked at.
+void PoolBook::Publish(Node* node) {
+  const auto waiting = static_cast<std::uint32_t>(node->waiting + (node->paused ? 1 : 0));
+  if (node->cell == nullptr || node->published == waiting) {
+    return;
+  }
+  node->published = waiting;
+  node->cell->waiting.store(waiting);
+  if (waiting == 0) {
+    for (Pool* pool : node->pools) {
+      pool->none_parked = false;
+    }
+  }
+}
+
+void PoolBook::AllotNodeCell(Node* node) {
+  for (std::size_t index = 0; index < cells_.size(); ++index) {
+    if (!cells_used_[index]) {
+      cells_used_[index] = true;
+      node->cell = &cells_[index];
+      node->cell_index = static_cast<std::uint32_t>(index);
+      node->cell->waiting.store(0);
+      Publish(node);
+      return;
+    }
+  }
+}
+
+void PoolBook::AllotCell(Slot* slot, LeaseCell* cells) {
+  slot->cell = nullptr;
+  slot->cell_index = protocol::kNoCell;
+  slot->retakes = slot->retakes_maintained = 0;
+  slot->unparkable = false;
+  slot->parked_since = TimePoint{};
+  if (cells == nullptr || slot->pool->node->cell == nullptr) {
+    return;
+  }
+  for (std::uint32_t index = 0; index < kCellsOfASession; ++index) {
+    if (parking::Allot(&cells[index], slot->lease)) {
+      slot->cell = &cells[index];
+      slot->cell_index = index;
+      return;
+    }
+  }
+}
+
+// How often it was taken again.
+void PoolBook::CountRetakes(Slot* slot) {
+  if (slot->cell == nullptr) {
+    return;
+  }
+  const std::uint32_t retakes = slot->cell->retakes.load();
+  const std::uint32_t more = retakes - slot->retakes;
+  slot->retakes = retakes;
+  slot->leases += more;
+  slot->pool->counters.acquired += more;
+  slot->pool->counters.hits += more;
+}
+
+// The slot is nobody's lease any more; it still stands among the leased.
+void PoolBook::EndLease(Slot* slot, TimePoint now) {
+  CountRetakes(slot);
+  if (slot->cell != nullptr) {
+    parking::Free(slot->cell, slot->lease);
+    slot->cell = nullptr;
+  }
+  leases_.erase(slot->lease);
+  slot->lease = 0;
+  slot->session = 0;
+  slot->idle_since = now;
+  slot->parked_since = TimePoint{};
+  MarkDirty(slot->pool);
+}
+
+// Takes the slot back if it is parked: then it waits among the leased for what becomes of it.
+bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
+  if (slot->cell == nullptr || !parking::Take(slot->cell, slot->lease)) {
+    return false;
+  }
+  actions_->Taken(*slot);
+  EndLease(slot, now);
+  return true;
+}
+
+// The one longest leased of those that are parked; `unused`: of those that were not used since
+// maintenance. Null: none. While tickets wait none is parked anew.
+Slot* PoolBook::TakeParked(Pool* pool, bool unused, TimePoint now) {
+  if (pool->none_parked) {
+    return nullptr;
+  }
+  std::list<Slot>& leased = pool->list(SlotState::kLeased);
+  for (std::size_t left = leased.size(); left > 0; --left) {
+    Slot* slot = &leased.back();
+    const bool wanted = !unused || (slot->parked_since != TimePoint{} &&
+                                    slot->cell->retakes.load() == slot->retakes_maintained);
+    if (wanted && TakeParked(slot, now)) {
+      return slot;
+    }
+    leased.splice(leased.begin(), leased, slot->self);  // looked at last the next time
+  }
+  pool->none_parked = !unused && pool->node->published > 0;
+  return nullptr;
+}
+
+// Of the other pools of a full node, for a ticket older than theirs: closed.
+bool PoolBook::EvictParked(Pool* beneficiary, TimePoint now) {
+  for (Pool* pool : beneficiary->node->pools) {
+    if (pool == beneficiary ||
+        (!pool->queue.empty() && pool->queue.front()->id < beneficiary->queue.front()->id)) {
+      continue;
+    }
+    if (Slot* slot = TakeParked(pool, false, now); slot != nullptr) {
+      CloseSlot(slot, CloseReason::kIdle, now);
+      BlockFill(beneficiary->node, now);
+      return true;
+    }
+  }
+  return false;
+}
+
+void PoolBook::TakeAllParked(Pool* pool, TimePoint now) {
+  while (Slot* slot = TakeParked(pool, false, now)) {
+    ComeBack(slot, protocol::ReleaseKind::kClean, now);
+  }
+}
+
+bool PoolBook::KeepsLease(const Slot& slot) {
+  return slot.cell == nullptr || !parking::TakeOrRecall(slot.cell, slot.lease);
+}
+
+void PoolBook::CountParked() {
+  for (auto& [id, pool] : pools_) {
+    pool->parked = 0;
+    for (Slot& slot : pool->list(SlotState::kLeased)) {
+      CountRetakes(&slot);
+      pool->parked += slot.parked() ? 1 : 0;
+    }
+  }
+}
+
+// Notes which of the leases have not been used since the last time, and takes back those that are
+// wanted elsewhere or due for something.
+void PoolBook::MaintainParked(Pool* pool, TimePoint now) {
+  const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
+  const Limits limits = LimitsOf(*pool->node);
+  int wanted = pool->node->total() >= limits.max_size
+                   ? limits.min_free - pool->sizes().idle - pool->sizes().resetting
+                   : 0;
+  std::list<Slot>& leased = pool->list(SlotState::kLeased);
+  for (auto place = leased.end(); place != leased.begin();) {
+    Slot* slot = &*--place;
+    if (slot->cell == nullptr) {
+      continue;
+    }
+    CountRetakes(slot);
+    const bool used = std::exchange(slot->retakes_maintained, slot->retakes) != slot->retakes;
+    pool->last_acquired = used ? now : pool->last_acquired;
+    if (!slot->parked()) {
+      slot->parked_since = TimePoint{};
+      continue;
+    }
+    const bool unused = slot->parked_since != TimePoint{} && !used;
+    if (!unused) {
+      slot->parked_since = now;
+    }
+    const bool expired =
+        keepalive >= std::chrono::seconds(0) && now - slot->parked_since >= keepalive;
+    if ((expired || (unused && wanted > 0)) && TakeParked(slot, now)) {
+      --wanted;
+      ++place;  // the slot leaves the list
+      ComeBack(slot, protocol::ReleaseKind::kClean, now);
+    }
+  }
+}
+
+}  // namespace polarx
