@@ -9,6 +9,12 @@ CREATE FUNCTION bench_acquire(nodes name[], read_row bool, start_at float8, seco
   pause_us int, OUT operations bigint, OUT p50_us float8, OUT p99_us float8)
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
 
+-- Acquires the connection that the same session has parked, again and again; only that is timed, not
+-- the release that parks it.
+CREATE FUNCTION bench_retake(node name, start_at float8, seconds float8,
+  OUT operations bigint, OUT p50_us float8, OUT p99_us float8)
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
 -- Opens a connection with libpq, reads one row if told so, and closes it.
 CREATE FUNCTION bench_connect(conninfo text, read_row bool, start_at float8, seconds float8,
   OUT operations bigint, OUT p50_us float8, OUT p99_us float8)

@@ -19,6 +19,7 @@
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(bench_acquire);
+PG_FUNCTION_INFO_V1(bench_retake);
 PG_FUNCTION_INFO_V1(bench_connect);
 PG_FUNCTION_INFO_V1(bench_statements);
 
@@ -99,6 +100,35 @@ bench_acquire(PG_FUNCTION_ARGS)
 		MemoryContextReset(loop_context);
 		if (pause_us > 0)
 			pause_for(pause_us);
+	}
+	MemoryContextSwitchTo(old_context);
+	return samples_result(&samples, fcinfo);
+}
+
+/* Only the acquire is timed; the release before it has parked the lease. */
+Datum
+bench_retake(PG_FUNCTION_ARGS)
+{
+	const char *node = NameStr(*PG_GETARG_NAME(0));
+	PolarxLease *lease;
+	Samples		samples;
+	MemoryContext loop_context;
+	MemoryContext old_context;
+
+	pooler.acquire(&node, 1, &lease);
+	pooler.release(lease, POLARX_RELEASE_PARK);
+	samples_begin(&samples, PG_GETARG_FLOAT8(1), PG_GETARG_FLOAT8(2));
+	loop_context =
+		AllocSetContextCreate(CurrentMemoryContext, "bench_retake", ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(loop_context);
+	while (samples_go_on(&samples))
+	{
+		double		start = now_us();
+
+		pooler.acquire(&node, 1, &lease);
+		samples_add(&samples, now_us() - start);
+		pooler.release(lease, POLARX_RELEASE_PARK);
+		MemoryContextReset(loop_context);
 	}
 	MemoryContextSwitchTo(old_context);
 	return samples_result(&samples, fcinfo);

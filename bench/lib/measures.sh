@@ -29,6 +29,7 @@ measure_acquire() {
   record acquire acquire bench 1 dn
   record fd_pass_spaced "$bench/fd_limit" 1 "$slice" 1000
   record acquire_spaced acquire bench 1 dn 1000
+  record retake loop bench 1 "bench_retake('dn', START, SECONDS)"
   record connect_bouncer connect "$bouncer"
   record connect_bouncer_unix connect "$bouncer_unix"
   record use_pool acquire bench 1 dn 0 true

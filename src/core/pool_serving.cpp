@@ -50,9 +50,11 @@ void PoolBook::ServeDirty(std::vector<Pool*>* looked_at, TimePoint now) {
     std::vector<Pool*> round;
     round.swap(dirty_);
     // Room on a node goes to the oldest ticket, whichever pool it waits in.
-    std::stable_sort(round.begin(), round.end(), [](const Pool* a, const Pool* b) {
-      return OldestTicket(*a) < OldestTicket(*b);
-    });
+    if (round.size() > 1) {
+      std::stable_sort(round.begin(), round.end(), [](const Pool* a, const Pool* b) {
+        return OldestTicket(*a) < OldestTicket(*b);
+      });
+    }
     for (Pool* pool : round) {
       pool->dirty = false;
       Serve(pool, now);

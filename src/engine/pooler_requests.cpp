@@ -13,6 +13,17 @@ struct Overloaded : Handlers... {
 template <typename... Handlers>
 Overloaded(Handlers...) -> Overloaded<Handlers...>;
 
+bool NamesTwice(const std::vector<protocol::Wanted>& wanted) {
+  if (wanted.size() < 2) {
+    return false;
+  }
+  std::set<NodeId> nodes;
+  for (const protocol::Wanted& want : wanted) {
+    nodes.insert(want.node);
+  }
+  return nodes.size() != wanted.size();
+}
+
 }  // namespace
 
 void Pooler::Impl::ServeRequest(Session* session, const protocol::Request& request, TimePoint now) {
@@ -115,9 +126,7 @@ void Pooler::Impl::AnswerReload() {
 
 void Pooler::Impl::HandleAcquire(Session* session, const protocol::Acquire& acquire,
                                  TimePoint now) {
-  std::set<NodeId> nodes;
   for (const protocol::Wanted& wanted : acquire.wanted) {
-    nodes.insert(wanted.node);
     if (book_.FindMapping(wanted.node, wanted.role) == nullptr) {
       Send(session,
            protocol::Failed{acquire.request, Status(sqlstate::kUndefinedObject,
@@ -125,7 +134,7 @@ void Pooler::Impl::HandleAcquire(Session* session, const protocol::Acquire& acqu
       return;
     }
   }
-  if (nodes.size() != acquire.wanted.size() || nodes.empty()) {
+  if (acquire.wanted.empty() || NamesTwice(acquire.wanted)) {
     Violation(session, "an acquire named a node twice, or none", now);
     return;
   }

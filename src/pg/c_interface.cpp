@@ -153,7 +153,9 @@ void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** le
   for (int i = 0; i < count; ++i) {
     polarx::ClientResolveNode(nodes[i], &refs[i]);
   }
-  polarx::CheckDifferent(refs, count);
+  if (count > 1) {
+    polarx::CheckDifferent(refs, count);
+  }
   bool sets = polarx::SessionParametersAny(false);
   polarx::ClientAcquire(refs, count, sets, leases);
   for (int i = 0; i < count; ++i) {

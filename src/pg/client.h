@@ -50,6 +50,7 @@ struct PolarxLease {
   int unread_batches;    // sent without awaiting; their results come before the next statement's
   bool busy;             // a statement has been sent whose results are not all read
   bool broken;           // lost or out of sync: to be closed
+  bool bulky;            // libpq's buffers have grown for what came: its PGconn is not kept
   pg_result* result;     // being read; cleared by whoever takes the lease next
   // What it was given of the session's parameters; session_parameters_replay.cpp uses them alone.
   uint64 parameters_version;

@@ -228,7 +228,7 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
       AwaitClosed(lease);
     }
     PQclear(lease->result);
-    ClientShells()->Detach(lease->shell, current && kind != ReleaseKind::kClose);
+    ClientShells()->Detach(lease->shell, current && kind != ReleaseKind::kClose && !lease->bulky);
     ClientCountShells();
   } else {
     kind = ReleaseKind::kClose;

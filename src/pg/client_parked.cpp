@@ -26,7 +26,7 @@ PolarxLease** FindParked(Oid node, Oid role) {
 }
 
 bool MayPark(const PolarxLease* lease) noexcept {
-  return parameters.park_leases && lease->plain && lease->cell != nullptr && !lease->broken &&
+  return parameters.park_leases && lease->plain && lease->cell != nullptr && !lease->broken && !lease->bulky &&
          !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
          lease->catalog_epoch == ClientCatalogEpoch() && ClientLeaseCurrent(lease) &&
          *FindParked(lease->node, lease->role) == nullptr &&

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <new>
 #include <utility>
 #include <variant>
 
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/poller.h"
 #include "polarx_pooler/engine/pooler_client.h"
 
 #include "client_state.h"
@@ -101,6 +103,31 @@ bool PollSocket(int socket, short events, TimePoint deadline) noexcept {
   }
 }
 
+// Latch, postmaster death and one socket that changes: made once, for a set is dear.
+struct SocketWait {
+  Poller poller;
+  WaitEventSet* set = nullptr;
+};
+
+SocketWait* OneSocketWait() {
+  alignas(SocketWait) static char memory[sizeof(SocketWait)];
+  static SocketWait* wait = nullptr;
+  if (wait == nullptr) {
+    auto* made = new (memory) SocketWait;
+    if (made->poller.fd() < 0) {
+      ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+                      errmsg("could not make an epoll set: %m")));
+    }
+    made->set = CreateWaitEventSet(TopMemoryContext, 3);
+    AddWaitEventToSet(made->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+    AddWaitEventToSet(made->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+    AddWaitEventToSet(made->set, WL_SOCKET_READABLE, made->poller.fd(), nullptr, nullptr);
+    ReserveExternalFD();
+    wait = made;
+  }
+  return wait;
+}
+
 }  // namespace
 
 uint32 ClientNextRequest() noexcept {
@@ -153,8 +180,10 @@ void ClientLook() noexcept {
 Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
   Attachment* attachment = ClientAttachment();
   attachment->pending = request;
-  for (;;) {
-    switch (TakeReply(attachment, request, error)) {
+  for (bool first = true;; first = false) {
+    // The request has just gone out, so its reply is not there yet.
+    const bool wait = first && request != 0 && !attachment->channel.HasUnsent();
+    switch (wait ? Taken::kNothing : TakeReply(attachment, request, error)) {
       case Taken::kReply:
         return Awaited::kReply;
       case Taken::kFailed:
@@ -190,15 +219,23 @@ bool ClientWaitSocket(int socket, int events, long timeout_ms, bool interruptibl
   if (!interruptible) {
     return PollSocket(socket, wanted, deadline);
   }
+  const std::uint32_t epoll_events = ((events & WL_SOCKET_READABLE) != 0 ? EPOLLIN : 0u) |
+                                     ((events & WL_SOCKET_WRITEABLE) != 0 ? EPOLLOUT : 0u);
+  SocketWait* wait = OneSocketWait();
   for (;;) {
     CHECK_FOR_INTERRUPTS();
-    const int ready = WaitLatchOrSocket(
-        MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events, socket,
-        WaitTime(deadline), PG_WAIT_EXTENSION);
-    if ((ready & WL_SOCKET_MASK) != 0) {
+    if (!wait->poller.Add(socket, epoll_events, 0)) {
+      ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+                      errmsg("could not watch the connection to a datanode: %m")));
+    }
+    WaitEvent event;
+    const int ready =
+        WaitEventSetWait(wait->set, WaitTime(deadline), &event, 1, PG_WAIT_EXTENSION);
+    wait->poller.Remove(socket);
+    if (ready == 1 && (event.events & WL_SOCKET_READABLE) != 0) {
       return true;
     }
-    if ((ready & WL_LATCH_SET) != 0) {
+    if (ready == 1) {
       ResetLatch(MyLatch);
     }
     if (deadline != kNever && Now() >= deadline) {

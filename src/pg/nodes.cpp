@@ -30,6 +30,15 @@ uint64 catalog_epoch = 0;
 
 void NoteCatalogChange(Datum /*arg*/, int /*cache*/, uint32 /*hash*/) { ++catalog_epoch; }
 
+// What ClientResolveNode has found; it stands until a server, wrapper or role changes. Where two
+// names meet, the later one stays.
+struct Resolved {
+  NodeRef node;
+  Oid role;
+  uint64 epoch;
+};
+Resolved resolved[64];
+
 int CompareNames(const void* left, const void* right) {
   return strcmp(static_cast<const NodeRef*>(left)->name, static_cast<const NodeRef*>(right)->name);
 }
@@ -62,10 +71,18 @@ uint64 ClientCatalogEpoch() {
 
 void ClientResolveNode(const char* name, NodeRef* node) {
   RegistryRequire();
-  const ForeignServer* server = DatanodeByName(name);
-  CheckUsage(server->serverid, name);
-  node->id = server->serverid;
-  strlcpy(node->name, server->servername, NAMEDATALEN);
+  Resolved* known = &resolved[string_hash(name, NAMEDATALEN) % lengthof(resolved)];
+  if (known->role != GetUserId() || known->epoch != ClientCatalogEpoch() ||
+      strcmp(known->node.name, name) != 0) {
+    const uint64 epoch = ClientCatalogEpoch();
+    const ForeignServer* server = DatanodeByName(name);
+    CheckUsage(server->serverid, name);
+    known->node.id = server->serverid;
+    strlcpy(known->node.name, server->servername, NAMEDATALEN);
+    known->role = GetUserId();
+    known->epoch = epoch;
+  }
+  *node = known->node;
 }
 
 Oid ClientFindNode(const char* name) {

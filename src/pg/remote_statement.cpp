@@ -14,6 +14,9 @@
 namespace polarx {
 namespace {
 
+// From there on a row is large.
+constexpr size_t kBulk = 1024 * 1024;
+
 bool Ended(const RemoteRun* run) { return run->state >= RunState::kDone; }
 
 void Lose(RemoteRun* run, const PGresult* result) {
@@ -97,6 +100,7 @@ void TakeResult(RemoteRun* run) {
     TakeBoundary(run);
     return;
   }
+  run->lease->bulky = run->lease->bulky || PQresultMemorySize(result) > kBulk;
   switch (PQresultStatus(result)) {
     case PGRES_PIPELINE_SYNC:
       TakeSync(run);

@@ -116,8 +116,10 @@ void ReportDescriptors(Oid database) {
   static TimestampTz reported_at = 0;
   static int reported = -1;
   const TimestampTz now = GetCurrentTimestamp();
-  const int used = EngineFdsUsed();
-  if (used != reported && TimestampDifferenceExceeds(reported_at, now, kReportIntervalMs)) {
+  if (!TimestampDifferenceExceeds(reported_at, now, kReportIntervalMs)) {
+    return;
+  }
+  if (const int used = EngineFdsUsed(); used != reported) {
     RegistryReportFds(database, used);
     reported_at = now;
     reported = used;
