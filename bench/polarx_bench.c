@@ -58,12 +58,10 @@ static void
 acquire_and_release(const char **nodes, int count, PolarxLease **leases, bool with_row)
 {
 	pooler.acquire(nodes, count, leases);
-	for (int i = 0; i < count; i++)
-	{
-		if (with_row && !read_row(pooler.connection(leases[i]), 1))
+	for (int i = 0; with_row && i < count; i++)
+		if (!read_row(pooler.connection(leases[i]), 1))
 			row_error();
-		pooler.release(leases[i], POLARX_RELEASE_CLEAN);
-	}
+	pooler.release_all(leases, count, POLARX_RELEASE_CLEAN);
 }
 
 Datum

@@ -87,6 +87,12 @@ extern void polarx_pooler_cancel(PolarxLease* lease);
 typedef void (*PolarxReleaseFunction)(PolarxLease* lease, PolarxReleaseKind kind);
 extern void polarx_pooler_release(PolarxLease* lease, PolarxReleaseKind kind);
 
+/* The same for several leases at once, in one message to the pooler. */
+typedef void (*PolarxReleaseAllFunction)(PolarxLease* const* leases, int count,
+                                         PolarxReleaseKind kind);
+extern void polarx_pooler_release_all(PolarxLease* const* leases, int count,
+                                      PolarxReleaseKind kind);
+
 /* The functions in one struct, for callers that load them. */
 typedef struct PolarxPoolerFunctions {
   PolarxAcquireFunction acquire;
@@ -96,6 +102,7 @@ typedef struct PolarxPoolerFunctions {
   PolarxReleaseFunction release;
   PolarxHostFunction host;
   PolarxPortFunction port;
+  PolarxReleaseAllFunction release_all;
 } PolarxPoolerFunctions;
 
 /* Needs fmgr.h. Errors if the library is not installed. */
@@ -115,6 +122,8 @@ typedef struct PolarxPoolerFunctions {
         "$libdir/polarx_pooler", "polarx_pooler_host", true, NULL);             \
     (functions)->port = (PolarxPortFunction)load_external_function(             \
         "$libdir/polarx_pooler", "polarx_pooler_port", true, NULL);             \
+    (functions)->release_all = (PolarxReleaseAllFunction)load_external_function( \
+        "$libdir/polarx_pooler", "polarx_pooler_release_all", true, NULL);      \
   } while (0)
 
 #ifdef __cplusplus

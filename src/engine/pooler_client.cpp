@@ -69,7 +69,7 @@ Result<std::optional<PoolerClient>> PoolerClient::Connect(std::string_view path,
 }
 
 Status PoolerClient::Send(const protocol::Request& request) {
-  protocol::Encode(request, &out_);
+  Queue(request);
   return Flush();
 }
 

@@ -198,3 +198,11 @@ void polarx_pooler_release(PolarxLease* lease, PolarxReleaseKind kind) {
                                      : ReleaseKind::kClose);
   }
 }
+
+void polarx_pooler_release_all(PolarxLease* const* leases, int count, PolarxReleaseKind kind) {
+  polarx::ClientCork();
+  for (int i = 0; i < count; ++i) {
+    polarx_pooler_release(leases[i], kind);
+  }
+  polarx::ClientUncork();
+}

@@ -103,6 +103,22 @@ bool PollSocket(int socket, short events, TimePoint deadline) noexcept {
   }
 }
 
+bool corked = false;
+
+// False: the pooler is gone, or does not read, and has been hung up on.
+bool FlushWhole(Attachment* attachment) noexcept {
+  bool sent = attachment->channel.Flush().ok();
+  const TimePoint deadline = Now() + std::chrono::milliseconds(kSendLimitMs);
+  while (sent && attachment->channel.HasUnsent()) {
+    sent = PollSocket(attachment->channel.fd(), POLLOUT, deadline) && Now() < deadline &&
+           attachment->channel.Flush().ok();
+  }
+  if (!sent) {
+    ClientHangUp();
+  }
+  return sent;
+}
+
 // Latch, postmaster death and one socket that changes: made once, for a set is dear.
 struct SocketWait {
   Poller poller;
@@ -141,20 +157,22 @@ bool ClientSend(const protocol::Request& request) noexcept {
     return false;
   }
   try {
-    bool sent = attachment->channel.Send(request).ok();
-    const TimePoint deadline = Now() + std::chrono::milliseconds(kSendLimitMs);
-    while (sent && attachment->channel.HasUnsent()) {
-      sent = PollSocket(attachment->channel.fd(), POLLOUT, deadline) && Now() < deadline &&
-             attachment->channel.Flush().ok();
-    }
-    if (sent) {
-      return true;
-    }
+    attachment->channel.Queue(request);
+    return corked || FlushWhole(attachment);
   } catch (...) {
-    // Part of the frame may have gone out, so nothing can follow it.
+    ClientHangUp();  // part of the frame may have gone out, so nothing can follow it
+    return false;
   }
-  ClientHangUp();
-  return false;
+}
+
+void ClientCork() noexcept { corked = true; }
+
+void ClientUncork() noexcept {
+  corked = false;
+  if (Attachment* attachment = ClientAttachment();
+      attachment != nullptr && attachment->channel.HasUnsent()) {
+    (void)FlushWhole(attachment);
+  }
 }
 
 void ClientLook() noexcept {

@@ -21,6 +21,7 @@ bool ReachesLevel(const PolarxLease* lease, int level) {
 
 void GiveBackAll() noexcept {
   ClientHangUpOn(ReachesLevel, 0);
+  ClientCork();
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
     next = lease->next;
@@ -28,6 +29,7 @@ void GiveBackAll() noexcept {
       LeaseGiveBack(lease, TransactionKeeps(lease));
     }
   }
+  ClientUncork();
 }
 
 void RefusePrepare() {

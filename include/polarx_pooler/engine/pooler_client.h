@@ -32,6 +32,8 @@ class PoolerClient {
 
   // Queues the frame and sends what goes. An error: the pooler is gone.
   Status Send(const protocol::Request& request);
+  // Queues the frame alone; Flush sends it.
+  void Queue(const protocol::Request& request) { protocol::Encode(request, &out_); }
   bool HasUnsent() const { return !out_.empty(); }
   Status Flush();
 
