@@ -216,6 +216,9 @@ void Pooler::Impl::Serve(TimePoint now) {
   }
   FlushSessions();
   FlushOrders();  // after the replies: a worker thread that wakes takes a core
+  if (book_.AwaitsResets()) {
+    mailbox_->completions.Await();
+  }
   RemoveEnded();
 }
 

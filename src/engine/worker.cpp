@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <atomic>
 #include <set>
 #include <unordered_map>
@@ -92,7 +93,8 @@ class Loop : public DatanodeHost {
       }
       Expire();
       if (!reported_.empty()) {
-        completions_->SendAll(&reported_);
+        const bool urgent = !std::all_of(reported_.begin(), reported_.end(), Keeps);
+        completions_->SendAll(&reported_, urgent);
       }
     }
   }
@@ -138,6 +140,12 @@ class Loop : public DatanodeHost {
  private:
   static constexpr std::uint64_t kInboxKey = 0;  // slots count from 1
   static constexpr Duration kStopLimit = std::chrono::milliseconds(500);
+
+  // A connection that has been reset may wait until somebody wants one.
+  static bool Keeps(const Completion& completion) {
+    const auto* done = std::get_if<RunDone>(&completion);
+    return done != nullptr && done->kind == RunKind::kReset && done->status.ok();
+  }
 
   struct Connection {
     std::unique_ptr<Datanode> datanode;

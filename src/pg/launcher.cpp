@@ -91,7 +91,17 @@ void Watch(Oid database, BackgroundWorkerHandle* handle) {
   watched = lappend(watched, entry);
 }
 
-// Finds workers that have ended without having claimed their entry.
+// Does the process that was registered last for the database still have its place?
+bool IsWatched(Oid database) {
+  for (int i = 0; i < list_length(watched); i++) {
+    if (static_cast<Watched*>(list_nth(watched, i))->database == database) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Finds workers that have ended; some have not claimed their entry.
 void CheckWatched() {
   for (int i = list_length(watched) - 1; i >= 0; i--) {
     const auto* entry = static_cast<Watched*>(list_nth(watched, i));
@@ -103,14 +113,16 @@ void CheckWatched() {
   }
 }
 
+// Once, however many databases wait for a slot and whoever gets one that comes free.
 void ReportSlots(bool available) {
   if (!available && !out_of_workers) {
     ereport(WARNING,
             (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
              errmsg("could not start a pooler worker: out of background worker slots"),
+             errdetail("Each database with the extension takes one, and the launcher one more."),
              errhint("Consider increasing the configuration parameter \"max_worker_processes\".")));
   } else if (available && out_of_workers) {
-    ereport(LOG, (errmsg("background worker slots for pooler workers are available again")));
+    ereport(LOG, (errmsg("no pooler worker waits for a background worker slot any more")));
   }
   out_of_workers = !available;
 }
@@ -131,19 +143,21 @@ bool Register(Oid database) {
     Watch(database, handle);
   }
   MemoryContextSwitchTo(context);
-  ReportSlots(registered);
   if (!registered) {
+    ReportSlots(false);
     RegistryStartFailed(database, true,
                         "all background worker slots are in use (max_worker_processes)");
   }
   return registered;
 }
 
-// Is the last start still under way?
+// Is the last start still under way? Where there was nothing to do, it is until the process has
+// given its slot back: the next one may need it.
 bool StartUnderWay(TimestampTz now) {
   WorkerEntry entry;
   return OidIsValid(starting) && now < starting_until && RegistryLookup(starting, &entry) &&
-         entry.state == WorkerState::kStarting;
+         (entry.state == WorkerState::kStarting ||
+          (entry.state != WorkerState::kReady && IsWatched(starting)));
 }
 
 // Returns when to look again if nothing happens.
@@ -158,6 +172,9 @@ TimestampTz StartWorkers() {
   for (;;) {
     const Oid database = RegistryNextDue(now, &next_at);
     if (!OidIsValid(database)) {
+      if (next_at == DT_NOEND) {
+        ReportSlots(true);
+      }
       return next_at;
     }
     if (!MayConnect(database)) {

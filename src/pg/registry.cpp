@@ -145,6 +145,7 @@ void RegistryRequestStart(Oid database, bool force) {
   LWLockAcquire(registry_lock, LW_EXCLUSIVE);
   RegistrySlot* slot = RegistryFindOrCreate(database);
   if (slot != nullptr) {
+    slot->entry.known = slot->entry.known || database == MyDatabaseId;
     switch (slot->entry.state) {
       case WorkerState::kStopped:
         if (!force) {

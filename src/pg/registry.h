@@ -25,6 +25,7 @@ struct WorkerEntry {
   WorkerState state;
   pid_t pid;               // 0: none
   uint64 generation;       // of the running or last worker; never repeats while the server lives
+  bool known;              // the extension is there: a session asked, or a worker came to work
   pid_t blocked_by;        // backend whose DROP DATABASE or the like keeps it down; 0: none
   int threads;
   int fds_used;
@@ -66,6 +67,8 @@ bool RegistryStop(Oid database, bool hold);
 // Keeps the worker of `database` from starting until RegistryUnblockAll or this backend's exit;
 // stops it first, interruptibly. Several backends may block one database.
 void RegistryBlock(Oid database);
+// The database is dropped: what was remembered of it goes. No ereport.
+void RegistryForget(Oid database);
 // Undoes all RegistryBlocks of this backend. Where nobody else blocks and a worker was there or was
 // asked for meanwhile, another one is started. No ereport.
 void RegistryUnblockAll();

@@ -83,5 +83,47 @@ TEST(ChannelTest, LosesNothingAndKeepsEachSendersOrder) {
   }
 }
 
+bool IsSignalled(const Wakeup& wakeup) {
+  pollfd wait{wakeup.fd(), POLLIN, 0};
+  return ::poll(&wait, 1, 0) == 1;
+}
+
+TEST(ChannelTest, WhatIsNotUrgentWakesOnlyWhoAwaitsIt) {
+  Wakeup wakeup;
+  Channel<int> channel(&wakeup);
+  std::vector<int> values{1, 2};
+  channel.SendAll(&values, false);
+  EXPECT_TRUE(values.empty());
+  EXPECT_FALSE(IsSignalled(wakeup));
+  channel.Await();
+  EXPECT_TRUE(IsSignalled(wakeup)) << "what was there before";
+
+  wakeup.Clear();
+  channel.Receive(&values);
+  EXPECT_EQ(values, (std::vector<int>{1, 2}));
+  channel.Await();
+  EXPECT_FALSE(IsSignalled(wakeup)) << "nothing is there";
+  values = {3};
+  channel.SendAll(&values, false);
+  EXPECT_TRUE(IsSignalled(wakeup)) << "it is awaited";
+
+  wakeup.Clear();
+  channel.Receive(&values);
+  values = {4};
+  channel.SendAll(&values, false);
+  EXPECT_FALSE(IsSignalled(wakeup)) << "a Receive ends the waiting";
+}
+
+TEST(ChannelTest, SomethingUrgentWakesThoughOtherThingsWait) {
+  Wakeup wakeup;
+  Channel<int> channel(&wakeup);
+  std::vector<int> values{1};
+  channel.SendAll(&values, false);
+  channel.Send(2);
+  EXPECT_TRUE(IsSignalled(wakeup));
+  channel.Receive(&values);
+  EXPECT_EQ(values, (std::vector<int>{1, 2}));
+}
+
 }  // namespace
 }  // namespace polarx

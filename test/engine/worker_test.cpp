@@ -58,6 +58,7 @@ class WorkerTest : public ::testing::Test {
   template <typename T>
   T Next() {
     while (pending_.empty()) {
+      completions_.Await();
       pollfd wait{wakeup_.fd(), POLLIN, 0};
       if (poll(&wait, 1, 10000) != 1) {
         ADD_FAILURE() << "no completion came";

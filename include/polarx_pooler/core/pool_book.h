@@ -140,7 +140,9 @@ class PoolBook {
 
   // --- time -----------------------------------------------------------------------------------
   void EndTurn(TimePoint now);
-  void Maintain(TimePoint now);    // at the interval of pool_maintenance_timeout
+  void Maintain(TimePoint now);  // at the interval of pool_maintenance_timeout
+  // Does anything wait for a slot that is being reset?
+  bool AwaitsResets() const { return !tickets_.empty() || some_obsolete_; }
   TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
 
   // --- to be looked at ------------------------------------------------------------------------
