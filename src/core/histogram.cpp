@@ -18,7 +18,7 @@ std::size_t BucketOf(std::uint64_t value) {
   if (value < kSub) {
     return value;
   }
-  const int shift = std::bit_width(value) - 1 - kSubBits;
+  const int shift = static_cast<int>(std::bit_width(value)) - 1 - kSubBits;
   return static_cast<std::size_t>(shift) * kSub + (value >> shift);
 }
 

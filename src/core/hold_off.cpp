@@ -33,6 +33,11 @@ bool HoldOff::Clear() {
   return std::exchange(failures_, 0) > 0;
 }
 
+bool HoldOff::Crowded(TimePoint now) const {
+  return !status_.ok() && status_.sqlstate().starts_with("53") &&
+         status_.sqlstate() != sqlstate::kOutOfDescriptors && now < failed_at_ + kCrowdedFor;
+}
+
 Status HoldOff::Refusal(TimePoint now) const {
   const double seconds = std::max(std::chrono::duration<double>(retry_at_ - now).count(), 0.0);
   char when[80];

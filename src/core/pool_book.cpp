@@ -168,6 +168,11 @@ void PoolBook::Abandon(SessionId session, LeaseId lease, TimePoint now) {
   }
 }
 
+// The limit was lowered.
+bool PoolBook::AboveLimit(const Node& node) const {
+  return node.total() - node.count(SlotState::kClosing) > LimitsOf(node).max_size;
+}
+
 // What becomes of a slot that was leased.
 void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
   Pool* pool = slot->pool;
@@ -177,9 +182,8 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
     CloseSlot(slot, slot->doomed, now);
   } else if (now >= EndOf(*slot)) {
     CloseSlot(slot, CloseReason::kLifetime, now);
-  } else if (pool->node->total() - pool->node->count(SlotState::kClosing) >
-             LimitsOf(*pool->node).max_size) {
-    CloseSlot(slot, CloseReason::kIdle, now);  // the limit was lowered
+  } else if (AboveLimit(*pool->node)) {
+    CloseSlot(slot, CloseReason::kIdle, now);
   } else {
     pool->Move(slot, SlotState::kResetting, now);
     actions_->Reset(slot, kind, now >= slot->check_at);
@@ -210,6 +214,8 @@ void PoolBook::Settle(Slot* slot, TimePoint now) {
     CloseSlot(slot, CloseReason::kObsolete, now);
   } else if (now >= EndOf(*slot)) {
     CloseSlot(slot, CloseReason::kLifetime, now);
+  } else if (AboveLimit(*pool->node)) {
+    CloseSlot(slot, CloseReason::kIdle, now);
   } else {
     pool->Move(slot, SlotState::kIdle, now);
     if (pool->renewing > 0 && fresh) {

@@ -270,6 +270,11 @@ bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
   if (holds(pool.hold_off) && !ProbeIsDue(pool, pool.hold_off, now)) {
     return false;
   }
+  if (node.hold_off.Crowded(now)
+          ? connecting > 0
+          : pool.hold_off.Crowded(now) && pool.count(SlotState::kConnecting) > 0) {
+    return false;
+  }
   return connecting < kParallelConnects;
 }
 

@@ -102,7 +102,7 @@ void PoolBook::AddMapping(const NodeDefinition* definition, MappingDefinition ma
   mappings_[key] = std::move(entry);
 }
 
-void PoolBook::SetCatalog(std::vector<NodeDefinition> nodes,
+void PoolBook::SetCatalog(const std::vector<NodeDefinition>& nodes,
                           std::vector<MappingDefinition> mappings, TimePoint now) {
   for (auto& [id, node] : nodes_) {
     node->obsolete = true;

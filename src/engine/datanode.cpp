@@ -12,6 +12,7 @@
 #include <cerrno>
 
 #include "polarx_pooler/engine/adopt.h"
+#include "polarx_pooler/engine/authentication.h"
 #include "polarx_pooler/engine/connect_error.h"
 
 namespace polarx {
@@ -35,10 +36,21 @@ bool NeedsLookup(const Options& options) {
          inet_pton(AF_INET6, host.c_str(), address) != 1;
 }
 
-std::string Repeat(const std::string& value, std::size_t times) {
-  std::string result = value;
-  for (; times > 1; --times) {
-    result += "," + value;
+std::vector<std::string> Split(const std::string& list) {
+  std::vector<std::string> parts;
+  for (std::size_t at = 0; at < list.size();) {
+    const std::size_t end = std::min(list.find(',', at), list.size());
+    parts.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+// `value`, or that many of it, in a list.
+std::string Join(const std::vector<std::string>& parts, const std::string* value = nullptr) {
+  std::string result;
+  for (const std::string& part : parts) {
+    result += (result.empty() ? "" : ",") + (value != nullptr ? *value : part);
   }
   return result;
 }
@@ -84,7 +96,7 @@ void Datanode::Connect(ConnectOrder order) {
     phase_ = Phase::kLookingUp;
     host_->LookUp(slot_, Find(connect_.options, "host"));
   } else {
-    StartConnect("");
+    StartConnect();
   }
 }
 
@@ -99,16 +111,17 @@ void Datanode::OnLookedUp(const std::string& addresses, const std::string& error
                            "\" to address: " + error));
     return;
   }
-  StartConnect(addresses);
+  addresses_ = Split(addresses);
+  StartConnect();
 }
 
-void Datanode::StartConnect(const std::string& addresses) {
+void Datanode::StartConnect() {
   std::vector<const char*> keywords;
   std::vector<const char*> values;
   std::string hosts = Find(connect_.options, "host");
+  const std::string addresses = Join(addresses_);
   if (!addresses.empty()) {
-    hosts = Repeat(
-        hosts, static_cast<std::size_t>(std::count(addresses.begin(), addresses.end(), ',') + 1));
+    hosts = Join(addresses_, &hosts);
     keywords.push_back("hostaddr");
     values.push_back(addresses.c_str());
   }
@@ -134,9 +147,50 @@ void Datanode::StartConnect(const std::string& addresses) {
   }
   watched_ = PQsocket(conn_);
   host_->Watch(watched_, EPOLLOUT, slot_);
+  address_ = addresses_.size();
+  ShareTime();
+}
+
+// A host's addresses are tried in turn, and none may use up the time of those after it.
+void Datanode::ShareTime() {
+  const char* current = addresses_.size() > 1 ? PQhostaddr(conn_) : nullptr;
+  if (current == nullptr || (address_ < addresses_.size() && addresses_[address_] == current)) {
+    return;
+  }
+  const auto found = std::find(addresses_.begin(), addresses_.end(), current);
+  if (found != addresses_.end()) {
+    address_ = static_cast<std::size_t>(found - addresses_.begin());
+    const TimePoint now = Now();
+    const auto left = static_cast<Duration::rep>(addresses_.end() - found);
+    host_->SetDeadline(slot_,
+                       left == 1 ? connect_.deadline : now + (connect_.deadline - now) / left);
+  }
+}
+
+// The address under way has had its time. False: it was the last.
+bool Datanode::TryNextAddress() {
+  if (phase_ != Phase::kConnecting || address_ + 1 >= addresses_.size()) {
+    return false;
+  }
+  FreeConnection();
+  addresses_.erase(addresses_.begin(),
+                   addresses_.begin() + static_cast<std::ptrdiff_t>(address_) + 1);
+  host_->SetDeadline(slot_, connect_.deadline);
+  StartConnect();
+  return true;
 }
 
 void Datanode::PollConnect() {
+  if (PQstatus(conn_) == CONNECTION_AWAITING_RESPONSE) {
+    char begin[1024];
+    const ssize_t got = recv(watched_, begin, sizeof(begin), MSG_PEEK | MSG_DONTWAIT);
+    Status status = CheckAuthentication(
+        connect_.node_name, {begin, static_cast<std::size_t>(std::max<ssize_t>(got, 0))});
+    if (!status.ok()) {
+      FailConnect(std::move(status));
+      return;
+    }
+  }
   // libpq may go on to the next address with another socket under the same number.
   host_->Unwatch(watched_);
   watched_ = -1;
@@ -149,6 +203,7 @@ void Datanode::PollConnect() {
   watched_ = PQsocket(conn_);
   if (state != PGRES_POLLING_OK) {
     host_->Watch(watched_, state == PGRES_POLLING_READING ? EPOLLIN : EPOLLOUT, slot_);
+    ShareTime();
     return;
   }
   if (PQsslInUse(conn_) || PQgssEncInUse(conn_) || PQsetnonblocking(conn_, 1) != 0) {
@@ -301,6 +356,9 @@ void Datanode::OnDeadline() {
   switch (phase_) {
     case Phase::kLookingUp:
     case Phase::kConnecting:
+      if (TryNextAddress()) {
+        break;
+      }
       FailConnect(Status(sqlstate::kConnectionFailed,
                          "could not connect to datanode \"" + connect_.node_name +
                              "\": pooler.pooler_connect_timeout (" + Seconds(connect_.timeout) +

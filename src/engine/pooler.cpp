@@ -418,9 +418,9 @@ void Pooler::AnswerMapping(const NodeDefinition* node, MappingDefinition mapping
 bool Pooler::NextReload() { return std::exchange(impl_->reload_asked_, false); }
 void Pooler::AnswerReload() { impl_->AnswerReload(); }
 
-void Pooler::SetCatalog(std::vector<NodeDefinition> nodes, std::vector<MappingDefinition> mappings,
-                        TimePoint now) {
-  impl_->book_.SetCatalog(std::move(nodes), std::move(mappings), now);
+void Pooler::SetCatalog(const std::vector<NodeDefinition>& nodes,
+                        std::vector<MappingDefinition> mappings, TimePoint now) {
+  impl_->book_.SetCatalog(nodes, std::move(mappings), now);
   impl_->FlushOrders();
 }
 

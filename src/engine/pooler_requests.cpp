@@ -6,6 +6,9 @@
 namespace polarx {
 namespace {
 
+// A session has one request under way, and a few that it gave up.
+constexpr int kMostUnsentAnswers = 256;
+
 template <typename... Handlers>
 struct Overloaded : Handlers... {
   using Handlers::operator()...;
@@ -30,6 +33,10 @@ void Pooler::Impl::ServeRequest(Session* session, const protocol::Request& reque
   if (session->stage != Session::Stage::kAttached &&
       !std::holds_alternative<protocol::Attach>(request)) {
     Violation(session, "a request came before the attach", now);
+    return;
+  }
+  if (session->unsent_answers() > kMostUnsentAnswers) {
+    Violation(session, "it asks and does not read the answers", now);
     return;
   }
   std::visit(

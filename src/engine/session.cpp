@@ -52,6 +52,8 @@ void Session::Send(const protocol::Reply& reply, std::vector<int> fds) {
   Outgoing outgoing;
   protocol::Encode(reply, &outgoing.bytes);
   outgoing.fds = std::move(fds);
+  outgoing.answer = !std::holds_alternative<protocol::Recall>(reply);
+  unsent_answers_ += outgoing.answer ? 1 : 0;
   out_.push_back(std::move(outgoing));
 }
 
@@ -69,6 +71,7 @@ Status Session::Flush() {
     next.fds.erase(next.fds.begin(),
                    next.fds.begin() + static_cast<std::ptrdiff_t>(sent.value().fds));
     if (next.bytes.empty()) {
+      unsent_answers_ -= next.answer ? 1 : 0;
       out_.pop_front();
     }
   }

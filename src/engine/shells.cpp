@@ -199,14 +199,16 @@ void Shells::Detach(Shell* given, bool keep) noexcept {
     return;
   }
   try {
-    if (kept_.size() == kMostKept) {
-      End(std::move(kept_.front()));
-      kept_.erase(kept_.begin());
-    }
-    kept_.push_back(std::move(shell));
+    kept_.reserve(kMostKept);
   } catch (...) {
     End(std::move(shell));
+    return;
   }
+  if (kept_.size() == kMostKept) {
+    End(std::move(kept_.front()));
+    kept_.erase(kept_.begin());
+  }
+  kept_.push_back(std::move(shell));
 }
 
 bool Shells::MakeFit(Shell* shell) noexcept {
@@ -245,6 +247,8 @@ void Shells::Clear() noexcept {
     End(std::move(shell));
   }
   kept_.clear();
+  inside_.Reset();
+  outside_.Reset();
 }
 
 // A kept one: its last word goes to our own other end.

@@ -108,6 +108,24 @@ void CheckDifferent(const NodeRef* nodes, int count) {
   pfree(sorted);
 }
 
+// Does the borrower hold it? It may have been released, by the borrower or by the end of a
+// transaction.
+bool Held(const PolarxLease* lease) {
+  const PolarxLease* held = ClientLeases();
+  while (held != nullptr && held != lease) {
+    held = held->next;
+  }
+  return held != nullptr && held->borrowed;
+}
+
+const PolarxLease* RequireHeld(const PolarxLease* lease) {
+  if (!Held(lease)) {
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("lease of a datanode connection has been released")));
+  }
+  return lease;
+}
+
 // "": the server has no such option, or is gone.
 const char* ServerOption(Oid id, const char* name) {
   const ForeignServer* server = GetForeignServerExtended(id, FSV_MISSING_OK);
@@ -168,25 +186,32 @@ void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** le
   }
 }
 
-pg_conn* polarx_pooler_connection(PolarxLease* lease) { return lease->conn; }
+pg_conn* polarx_pooler_connection(PolarxLease* lease) {
+  return polarx::RequireHeld(lease)->conn;
+}
 
-const char* polarx_pooler_node(PolarxLease* lease) { return lease->node_name; }
+const char* polarx_pooler_node(PolarxLease* lease) {
+  return polarx::RequireHeld(lease)->node_name;
+}
 
 const char* polarx_pooler_host(PolarxLease* lease) {
-  const char* host = polarx::ServerOption(lease->node, "host");
+  const char* host = polarx::ServerOption(polarx::RequireHeld(lease)->node, "host");
   return *host != '\0' ? host : polarx::ServerOption(lease->node, "hostaddr");
 }
 
 int polarx_pooler_port(PolarxLease* lease) {
-  const char* port = polarx::ServerOption(lease->node, "port");
+  const char* port = polarx::ServerOption(polarx::RequireHeld(lease)->node, "port");
   return *port != '\0' ? atoi(port) : DEF_PGPORT;
 }
 
-void polarx_pooler_cancel(PolarxLease* lease) { polarx::ClientCancel(lease); }
+void polarx_pooler_cancel(PolarxLease* lease) {
+  (void)polarx::RequireHeld(lease);
+  polarx::ClientCancel(lease);
+}
 
 void polarx_pooler_release(PolarxLease* lease, PolarxReleaseKind kind) {
   using polarx::protocol::ReleaseKind;
-  if (lease == nullptr) {
+  if (!polarx::Held(lease)) {
     return;
   }
   if (kind == POLARX_RELEASE_PARK) {

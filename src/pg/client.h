@@ -102,8 +102,8 @@ void ClientGiveBackParked() noexcept;
 // datanodes close them at the same time, while ClientRelease waits for one after the other. No
 // ereport.
 void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept;
-// What is sent between these two goes out together: several releases in one message. No ereport, and
-// nothing that waits, in between.
+// What is sent between these two goes out together: several releases in one message. No ereport in
+// between.
 void ClientCork() noexcept;
 void ClientUncork() noexcept;
 // Asks the pooler to cancel what runs on the lease. No ereport.

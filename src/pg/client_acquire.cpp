@@ -33,18 +33,24 @@ int HeldLeases() {
   return count;
 }
 
-// For a lease. One more stays free: the wait for a statement's answer takes it for a moment.
-bool TakeDescriptor() noexcept {
+// One more stays free: the wait for a statement's answer takes it for a moment.
+bool TakeOneOfTwo() noexcept {
   if (!AcquireExternalFD()) {
-    ClientShells()->Clear();
-    ClientCountShells();
-    if (!AcquireExternalFD()) {
-      return false;
-    }
+    return false;
   }
   const bool one_more = AcquireExternalFD();
   ReleaseExternalFD();
   return one_more;
+}
+
+// For a lease. PGconns that are merely kept make room.
+bool TakeDescriptor() noexcept {
+  if (TakeOneOfTwo()) {
+    return true;
+  }
+  ClientShells()->Clear();
+  ClientCountShells();
+  return TakeOneOfTwo();
 }
 
 // Everything that may run out is had before the pooler is asked.

@@ -25,19 +25,33 @@ PolarxLease** FindParked(Oid node, Oid role) {
   return link;
 }
 
-bool MayPark(const PolarxLease* lease) noexcept {
-  return parameters.park_leases && lease->plain && lease->cell != nullptr && !lease->broken && !lease->bulky &&
-         !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
-         lease->catalog_epoch == ClientCatalogEpoch() && ClientLeaseCurrent(lease) &&
-         *FindParked(lease->node, lease->role) == nullptr &&
-         ClientShells()->MakeFit(lease->shell) && lease->shell->as_new;
-}
-
 // The pooler has taken it: what is left is this process's own.
 void Drop(PolarxLease* lease) noexcept {
   ClientShells()->Detach(lease->shell, true);
   ClientCountShells();
   LeaseFree(lease);
+}
+
+// What the pooler has taken meanwhile does not count, and is dropped.
+bool NoneParked(Oid node, Oid role) noexcept {
+  PolarxLease** place = FindParked(node, role);
+  PolarxLease* lease = *place;
+  if (lease != nullptr &&
+      parking::StateOf(*lease->cell, lease->id) != parking::State::kParked) {
+    *place = lease->next;
+    Drop(lease);
+    lease = nullptr;
+  }
+  return lease == nullptr;
+}
+
+bool MayPark(const PolarxLease* lease) noexcept {
+  return parameters.park_leases && lease->plain && lease->cell != nullptr && !lease->broken &&
+         !lease->bulky &&
+         !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
+         lease->catalog_epoch == ClientCatalogEpoch() && ClientLeaseCurrent(lease) &&
+         NoneParked(lease->node, lease->role) &&
+         ClientShells()->MakeFit(lease->shell) && lease->shell->as_new;
 }
 
 // Unlinked. It is released, unless the pooler has it already.
@@ -148,6 +162,9 @@ void ClientGiveBackParked() noexcept {
     PolarxLease* lease = parked_leases;
     parked_leases = lease->next;
     GiveBack(lease);
+  }
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    lease->plain = false;  // in use: it is given back when it comes to that
   }
 }
 

@@ -84,7 +84,9 @@ Taken TakeReply(Attachment* attachment, uint32 request, ErrorText* error) noexce
       return Taken::kReply;
     }
   } catch (...) {
-    return Taken::kGone;
+    KeepOutOfMemory(error);  // part of the reply is lost, so nothing can follow it
+    ClientHangUp();
+    return Taken::kFailed;
   }
 }
 

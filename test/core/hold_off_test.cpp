@@ -55,6 +55,21 @@ TEST(HoldOff, StartsAnewAfterItEnded) {
   EXPECT_EQ(hold_off.retry_at() - kStart, HoldOff::kFirstDelay);
 }
 
+TEST(HoldOff, RemembersForAWhileThatThereWasNoRoom) {
+  const Status full("53300", "sorry, too many clients already");
+  HoldOff hold_off;
+  EXPECT_FALSE(hold_off.Crowded(kStart));
+  (void)hold_off.Fail(full, kStart, 0);
+  (void)hold_off.Clear();
+  EXPECT_TRUE(hold_off.Crowded(kStart)) << "one found room, the next may not";
+  EXPECT_TRUE(hold_off.Crowded(kStart + HoldOff::kCrowdedFor - milliseconds(1)));
+  EXPECT_FALSE(hold_off.Crowded(kStart + HoldOff::kCrowdedFor));
+  (void)hold_off.Fail(kRefused, kStart, 0);
+  EXPECT_FALSE(hold_off.Crowded(kStart)) << "other trouble";
+  (void)hold_off.Fail(Status("53000", "no descriptor left"), kStart, 0);
+  EXPECT_FALSE(hold_off.Crowded(kStart)) << "the pooler's own lack";
+}
+
 TEST(HoldOff, RefusalSaysWhyAndWhenAgain) {
   HoldOff hold_off;
   (void)hold_off.Fail(kRefused, kStart, 0);

@@ -39,20 +39,20 @@ class WorkerTest : public ::testing::Test {
   }
   void Connect(SlotId slot, Duration limit = seconds(10), const std::string& host = "127.0.0.1") {
     Send(ConnectOrder{.slot = slot,
-                               .node_name = "dn1",
-                               .options = OptionsFor(host),
-                               .deadline = Now() + limit,
-                               .timeout = std::chrono::duration_cast<seconds>(limit)});
+                      .node_name = "dn1",
+                      .options = OptionsFor(host),
+                      .deadline = Now() + limit,
+                      .timeout = std::chrono::duration_cast<seconds>(limit)});
   }
   void Run(SlotId slot, std::vector<std::string> statements, Duration limit = seconds(10),
            std::vector<std::string> verify = {}, const std::string& measure = "") {
     Send(RunOrder{.slot = slot,
-                           .kind = RunKind::kReset,
-                           .statements = std::move(statements),
-                           .verify = std::move(verify),
-                           .measure = measure,
-                           .deadline = Now() + limit,
-                           .timeout = std::chrono::duration_cast<seconds>(limit)});
+                  .kind = RunKind::kReset,
+                  .statements = std::move(statements),
+                  .verify = std::move(verify),
+                  .measure = measure,
+                  .deadline = Now() + limit,
+                  .timeout = std::chrono::duration_cast<seconds>(limit)});
   }
   // The next completion, which must be a T.
   template <typename T>
@@ -117,15 +117,15 @@ TEST_F(WorkerTest, ASilentDatanodeEndsAtTheDeadlineAndHoldsNobodyUp) {
   ASSERT_TRUE(datanode_.WaitUntil([](const auto& counts) { return counts.open == 1; }));
   FakeDatanode other;
   Send(ConnectOrder{.slot = 2,
-                             .node_name = "dn2",
-                             .options = {{"dbname", "d"},
-                                         {"gssencmode", "disable"},
-                                         {"host", "127.0.0.1"},
-                                         {"port", std::to_string(other.port())},
-                                         {"sslmode", "disable"},
-                                         {"user", "u"}},
-                             .deadline = Now() + seconds(10),
-                             .timeout = seconds(10)});
+                    .node_name = "dn2",
+                    .options = {{"dbname", "d"},
+                                {"gssencmode", "disable"},
+                                {"host", "127.0.0.1"},
+                                {"port", std::to_string(other.port())},
+                                {"sslmode", "disable"},
+                                {"user", "u"}},
+                    .deadline = Now() + seconds(10),
+                    .timeout = seconds(10)});
   EXPECT_EQ(Next<Connected>().slot, 2u);
   const ConnectFailed failed = Next<ConnectFailed>();
   EXPECT_EQ(failed.status.sqlstate(), "08001");

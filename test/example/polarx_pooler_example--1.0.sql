@@ -55,3 +55,51 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
 -- (unread), in pipeline mode (pipeline). Returns the process id of the connection at the node.
 CREATE FUNCTION example_leave_open(node name, ending text, sql text) RETURNS int
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Attaches to the pooler's socket by hand, once more than this session does by itself, which it must
+-- not have done yet. Then: bytes to the pooler, and one frame from it (NULL: it has hung up).
+CREATE FUNCTION misuse_attach(socket text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+CREATE FUNCTION misuse_send(data bytea) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+CREATE FUNCTION misuse_receive() RETURNS bytea
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+
+-- A child of this session sends bytes to a socket; how many bytes came back (-1: not connected).
+CREATE FUNCTION misuse_forked(socket text, data bytea) RETURNS int
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Acquires, releases and then calls that function of the C interface with the lease that is gone:
+-- release, close, cancel, connection, node, host, port.
+CREATE FUNCTION misuse_after_release(node name, call text) RETURNS text
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Leaves a lease with half a row sent to COPY FROM STDIN; returns the remote process id.
+CREATE FUNCTION misuse_copy_in(node name, table_name text) RETURNS int
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- What libpq knows about a lent connection.
+CREATE FUNCTION misuse_conninfo(node name) RETURNS text
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Runs a statement with so many bytes of memory left for it.
+CREATE FUNCTION misuse_without_memory(spare int, sql text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Records in <path>.sent and <path>.received what the pooler's library and the pooler worker send to
+-- each other in this session, and in <path>.played the server's part of startups that it plays.
+CREATE FUNCTION misuse_record(path text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- The next listener of an adoption in this session writes its name into a file and waits until
+-- that file is gone.
+CREATE FUNCTION misuse_stall_listen(path text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+
+-- Runs a statement and gives the lease back as one that may be parked: done, with rows unread
+-- (unread), in pipeline mode (pipeline), with the PGconn changed (dressed). Returns the process id
+-- of the connection at the node. Then: how many notices have come to a receiver left there.
+CREATE FUNCTION parking_park(node name, sql text, ending text) RETURNS int
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+CREATE FUNCTION parking_notices() RETURNS int
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';

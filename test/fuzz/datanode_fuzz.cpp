@@ -31,8 +31,7 @@ void CheckStatus(const Status& status) {
 }
 
 void CheckParameters(const protocol::Parameters& parameters) {
-  RequireReadable(protocol::Granted{
-      1, {{.lease = 1, .backend_pid = 1, .parameters = parameters}}});
+  RequireReadable(protocol::Granted{1, {{.lease = 1, .backend_pid = 1, .parameters = parameters}}});
 }
 
 // The datanode's listener, with the abstract name that libpq makes of host and port.

@@ -7,15 +7,16 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 
 usage() {
   cat <<'HELP'
-usage: test/fuzz/run.sh [SECONDS | --runs N] [--build DIR] [--corpus DIR] [TARGET...]
+usage: test/fuzz/run.sh [SECONDS | --runs N] [--jobs N] [--build DIR] [--corpus DIR] [TARGET...]
 
 Builds the fuzz targets of test/fuzz with clang++, libFuzzer, AddressSanitizer and
 UndefinedBehaviorSanitizer, and runs each (or those named) over its first inputs and what it makes
-of them; as many at a time as there are processors. Prints one line for each: inputs run, code
-covered, inputs kept, crashes.
+of them. Prints one line for each: inputs run, code covered, inputs kept, crashes. For a run of
+hours see long.sh.
 
   SECONDS       how long each target runs; default 10
   --runs N      as many inputs for each instead (and those that it begins with)
+  --jobs N      so many targets at a time; default: as many as there are processors
   --build DIR   where to build, to be kept; default: a temporary directory
   --corpus DIR  inputs that lead to new places are kept in DIR/TARGET, and are the first of the next
                 run; default: forgotten
@@ -60,10 +61,11 @@ fuzz() {
   base64 "$input" | head -n 20
 }
 
-limit=(-max_total_time=10) build='' kept='' targets=()
+limit=(-max_total_time=10) jobs=$(nproc) build='' kept='' targets=()
 while [ $# -gt 0 ]; do
   case $1 in
     --runs) limit=(-runs="$2"); shift ;;
+    --jobs) jobs=$2; shift ;;
     --build) build=$2; shift ;;
     --corpus) kept=$2; shift ;;
     -h | --help) usage; exit 0 ;;
@@ -81,7 +83,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'kill $(jobs -p) 2>/dev/null; exit 143' INT TERM
 
 quietly "$work/cmake.log" cmake -S "$root" -B "$build" -DCMAKE_CXX_COMPILER=clang++ -DPOLARX_FUZZ=ON
-quietly "$work/build.log" cmake --build "$build" -j "$(nproc)" --target fuzz
+quietly "$work/build.log" cmake --build "$build" -j "$jobs" --target fuzz
 "$build/test/fuzz/fuzz_seeds" "$work/seeds" || die "could not write the seeds"
 if [ ${#targets[@]} = 0 ]; then
   for source in "$here"/*_fuzz.cpp; do targets+=("$(basename "$source" _fuzz.cpp)"); done
@@ -93,7 +95,7 @@ done
 # Each line whole, in the order in which the targets end.
 running=0
 for name in "${targets[@]}"; do
-  if [ $running -ge "$(nproc)" ]; then
+  if [ "$running" -ge "$jobs" ]; then
     wait -n
     running=$((running - 1))
   fi

@@ -16,7 +16,8 @@ value($_, 'CREATE TABLE t (id serial, who text); CREATE ROLE other; CREATE SCHEM
 
 sub pid_on { return "SELECT p FROM pooler.query('$_[0]', 'SELECT pg_backend_pid()') AS r(p int)"; }
 
-# Fifty sessions on one connection, each with a clean state that it then spoils.
+# Fifty sessions on one connection, each with a clean state that it then spoils. Who has gone without an
+# end of the transaction may still be giving it back.
 my $state = q{SELECT pid::text, clean FROM pooler.query('dn1', $$SELECT pg_backend_pid(),
 	concat_ws(' ', current_setting('work_mem'), current_setting('search_path'), current_user,
 	current_setting('default_transaction_isolation'),
@@ -35,7 +36,8 @@ my (%pids, %states);
 for my $n (1 .. 50)
 {
 	my $ending = $endings[ $n % @endings ];
-	my (undef, $out) = run_sql($coord, join(";\n", 'BEGIN', $state, @spoil, $ending));
+	my (undef, $out) = run_sql($coord, join(";\n", q{SET pooler.queue_timeout = '10s'}, 'BEGIN', $state, @spoil,
+		$ending));
 	my ($pid, $clean) = split /\|/, (split /\n/, $out)[0] // '', 2;
 	$pids{ $pid // 'none' }++;
 	$states{ $clean // 'none' }++;

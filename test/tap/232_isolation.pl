@@ -1,5 +1,6 @@
 # The isolation matrix: nothing of what one session leaves on a datanode connection is visible to the
-# next holder, and the connection is reset or closed as the table says.
+# next holder, and the connection is reset or closed as the table says: when it is given back, or taken from
+# the session that has parked it.
 
 use strict;
 use warnings;
@@ -10,7 +11,7 @@ use POSIX ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Test::More;
 
-my $coord = start_coordinator(
+my $coord = start_coordinator(park => 1,
 	conf => "pooler.min_pool_size = 0\npooler.min_free_size = 0\npooler.pooler_dn_set_timeout = 3s\n");
 my $dn = start_datanode('dn1');
 value($dn, q{CREATE ROLE other SUPERUSER; CREATE SEQUENCE q; CREATE TABLE t (id int);

@@ -4,6 +4,7 @@
 #   my $proxy = PolarxProxy->before($datanode->port);   # forwards
 #   add_node($coord, 'dn1', $datanode, server => { port => $proxy->port });
 #   $proxy->freeze();
+#   $proxy->fault('alice', 'sasl', 'half');   # see PolarxWire
 #
 # A command is in effect when its method returns. The process ends with stop(), or with the test.
 
@@ -14,12 +15,15 @@ use warnings;
 
 use Errno qw(EAGAIN EINPROGRESS EINTR);
 use Exporter 'import';
+use File::Basename qw(dirname);
 use File::Spec;
 use IO::Socket::INET;
 use POSIX ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER AF_UNIX SOCK_STREAM PF_UNSPEC
-  INADDR_LOOPBACK pack_sockaddr_in);
+  INADDR_LOOPBACK inet_aton pack_sockaddr_in);
 use Time::HiRes qw(time);
+use lib dirname(File::Spec->rel2abs(__FILE__));
+use PolarxWire ();
 
 our @EXPORT_OK = qw(hanging_port);
 
@@ -29,7 +33,7 @@ my $kMostQueued = 64;    # chunks that one side may be ahead of the other
 
 # The state of the proxy's process.
 my ($listener, $mode, $frozen, $delay, $budget);
-my (%connections, %figures);
+my (%connections, %figures, @faults);
 my $next_id = 0;
 
 # --- the test's side ------------------------------------------------------------------------------
@@ -77,8 +81,22 @@ sub cut { return $_[0]->_command('cut'); }
 # From now on each connection is closed after so many bytes from the datanode.
 sub close_after { return $_[0]->_command("close_after $_[1]"); }
 
+# From now on each connection of that remote user ('*': of any) that comes to that step of the
+# protocol meets with that action, once; for steps and actions see PolarxWire. One step more: accept,
+# with close, reset, silence or say, for any user.
+sub fault
+{
+	my ($self, $user, $step, $action) = @_;
+	return $self->_command(join ' ', 'fault', $user, map { unpack 'H*', $_ } $step, $action);
+}
+
+# The action, on every open connection of that user at once.
+sub strike { return $_[0]->_command("strike $_[1] " . unpack 'H*', $_[2]); }
+
 # Figures: { open => connections, accepted => connections since the start, to_client => bytes,
-# to_node => bytes }.
+# to_node => bytes, opening => connections with a startup packet that the datanode has not let in yet,
+# most_opening => the most of them at a time since recount() }.
+sub recount { return $_[0]->_command('recount'); }
 sub figures { return { split ' ', $_[0]->_command('figures') }; }
 
 sub stop
@@ -109,11 +127,13 @@ sub _command
 	return $answer;
 }
 
-# A TCP port of 127.0.0.1 whose backlog is full, so that a connect to it does not end: (port, what
-# to keep as long as it shall hang).
+# A TCP port whose backlog is full, so that a connect to it does not end: (port, what to keep as long as
+# it shall hang). On 127.0.0.1 and any port, unless given.
 sub hanging_port
 {
-	my $full = _bound(0, Listen => 1);
+	my ($address, $wanted) = @_;
+	$address //= '127.0.0.1';
+	my $full = _bound($wanted // 0, Listen => 1, LocalAddr => $address);
 	listen $full, 0 or die "listen: $!";
 	my $port = $full->sockport;
 	my @kept = ($full);
@@ -122,7 +142,7 @@ sub hanging_port
 		my $filler = IO::Socket::INET->new(Proto => 'tcp', Type => SOCK_STREAM) or die "socket: $!";
 		$filler->blocking(0);
 		push @kept, $filler;
-		connect $filler, pack_sockaddr_in($port, INADDR_LOOPBACK) or $! == EINPROGRESS or die "connect: $!";
+		connect $filler, pack_sockaddr_in($port, inet_aton($address)) or $! == EINPROGRESS or die "connect: $!";
 		my $writable = '';
 		vec($writable, fileno $filler, 1) = 1;
 		return ($port, \@kept) if select(undef, $writable, undef, 0.3) == 0;
@@ -150,7 +170,7 @@ sub _serve
 	my ($port, $target) = @_;
 	$SIG{PIPE} = 'IGNORE';
 	open my $control, '+<&=', 0 or die "no control: $!";
-	%figures = (accepted => 0, to_client => 0, to_node => 0);
+	%figures = (accepted => 0, to_client => 0, to_node => 0, opening => 0, most_opening => 0);
 	_forward();
 	$listener = IO::Socket::INET->new_from_fd(1, '+<') or die "no listener: $!";
 	close STDOUT;
@@ -184,7 +204,7 @@ sub _serve
 sub _obey
 {
 	my ($text, $port) = @_;
-	my ($verb, $number) = split ' ', $text;
+	my ($verb, $number, @more) = split ' ', $text;
 	my $refused = $mode eq 'refuse';
 	if ($verb eq 'forward') { _forward(); }
 	elsif ($verb eq 'refuse' || $verb eq 'silent') { $mode = $verb; }
@@ -196,6 +216,13 @@ sub _obey
 		$_->{budget} = $number for values %connections;
 		$budget = $number;
 	}
+	elsif ($verb eq 'fault') { push @faults, { user => $number, step => pack('H*', $more[0]), action => pack('H*', $more[1]) }; }
+	elsif ($verb eq 'strike')
+	{
+		_pass($_, PolarxWire::act(pack('H*', $more[0]), ''))
+		  for grep { $_->{wire}->user eq $number } values %connections;
+	}
+	elsif ($verb eq 'recount') { $figures{most_opening} = $figures{opening}; }
 	elsif ($verb eq 'figures') { return join ' ', %figures, open => scalar keys %connections; }
 	else { return 'unknown'; }
 
@@ -210,7 +237,7 @@ sub _obey
 
 sub _forward
 {
-	($mode, $frozen, $delay, $budget) = ('forward', 0, 0, undef);
+	($mode, $frozen, $delay, $budget, @faults) = ('forward', 0, 0, undef);
 	$_->{budget} = undef for values %connections;
 	return;
 }
@@ -219,9 +246,11 @@ sub _accept
 {
 	my ($target) = @_;
 	my $client = $listener->accept or return;
-	my $connection = { client => _end($client), budget => $budget };
+	my $connection = { client => _end($client), budget => $budget, wire => PolarxWire->new(\@faults) };
 	$figures{accepted}++;
 	$connections{ $next_id++ } = $connection;
+	my ($fault) = grep { $_->{step} eq 'accept' } @faults;
+	return _pass($connection, PolarxWire::act($fault->{action}, '')) if $fault;
 	return if $mode eq 'silent';
 	my $node = IO::Socket::INET->new(Proto => 'tcp', Type => SOCK_STREAM) or die "socket: $!";
 	$connection->{node} = _end($node);
@@ -275,15 +304,53 @@ sub _move
 		my $got = sysread $end->{socket}, $bytes, $kChunk;
 		next if !defined $got && ($! == EAGAIN || $! == EINTR);
 		return _close($id, !defined $got) if !$got && (!$other || !defined $got);
+		return _close($id, 0) if !$got && $connection->{mute} && $end == $client;
 		$end->{eof} = !$got;
-		push @{ $other->{queue} }, [ time + $delay, $got ? $bytes : undef ] if $other;
+		next if !$other || $connection->{mute};
+		if (!$got) { push @{ $other->{queue} }, [ time + $delay, undef ]; next; }
+		my $wire = $connection->{wire};
+		my ($to_client, $to_node, $ending, $slowly) =
+		  $end == $client ? $wire->from_client($bytes) : $wire->from_node($bytes);
+		push @{ $node->{queue} }, [ time + $delay, $to_node ] if $to_node ne '';
+		_pass($connection, $to_client, '');
+		_pass($connection, $slowly // '', $ending);
 	}
+	_count($connection, $connection->{wire}->opening);
 	for my $end (grep { defined } $client, $node)
 	{
 		my $done = _write($connection, $end, $end == $client ? 'to_client' : 'to_node') // return _close($id, 1);
 		return _close($id, 0) unless $done;
 	}
 	return _close($id, 0) if $node && !grep { !$_->{eof} || @{ $_->{queue} } } $client, $node;
+	return;
+}
+
+# Queues what the client gets, and how its connection goes on.
+sub _pass
+{
+	my ($connection, $bytes, $ending) = @_;
+	my $queue = $connection->{client}{queue};
+	$connection->{pace} = $1 if $ending =~ /^slow:(.*)/;
+	my $pace = $connection->{pace};    # seconds for each byte
+	my $due = time + $delay;
+	if (defined $pace)
+	{
+		$due = $queue->[-1][0] if @$queue && $queue->[-1][0] > $due;
+		push @$queue, map { [ $due += $pace, $_ ] } split //, $bytes;
+	}
+	elsif ($bytes ne '') { push @$queue, [ $due, $bytes ]; }
+	$connection->{mute} = 1 if $ending =~ /^(?:close|reset|silence)$/;
+	push @$queue, [ $due, \$ending ] if $ending =~ /^(?:close|reset)$/;
+	return;
+}
+
+sub _count
+{
+	my ($connection, $opening) = @_;
+	return if $opening == ($connection->{opening} // 0);
+	$connection->{opening} = $opening;
+	$figures{opening} += $opening ? 1 : -1;
+	$figures{most_opening} = $figures{opening} if $figures{opening} > $figures{most_opening};
 	return;
 }
 
@@ -302,6 +369,7 @@ sub _write
 			shift @$queue;
 			next;
 		}
+		return $$bytes eq 'close' ? 0 : undef if ref $bytes;
 		my $limited = $figure eq 'to_client' && defined $connection->{budget};
 		my $length = length $bytes;
 		$length = $connection->{budget} if $limited && $connection->{budget} < $length;
@@ -321,6 +389,7 @@ sub _close
 {
 	my ($id, $reset) = @_;
 	my $connection = delete $connections{$id};
+	_count($connection, 0);
 	for my $end (grep { defined } @$connection{qw(client node)})
 	{
 		setsockopt $end->{socket}, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0) if $reset;

@@ -20,6 +20,7 @@ class HoldOff {
   // From kFirstDelay, doubled with each failure in a row up to kLongestDelay, less up to a quarter.
   static constexpr Duration kFirstDelay = std::chrono::milliseconds(100);
   static constexpr Duration kLongestDelay = std::chrono::seconds(5);
+  static constexpr Duration kCrowdedFor = std::chrono::seconds(10);
 
   bool active() const { return failures_ > 0; }
   // A request has had its own attempt, and that failed: until retry_at others are turned away.
@@ -32,6 +33,8 @@ class HoldOff {
   TimePoint retry_at() const { return retry_at_; }  // meaningful while active
   const Status& status() const { return status_; }  // the last failure; kept after it ended
   TimePoint failed_at() const { return failed_at_; }
+  // It had no room a short while ago: no more than one connect at a time, that one may find some.
+  bool Crowded(TimePoint now) const;
 
   // `jitter` in [0, 1). True: this is a change from well to ill.
   bool Fail(const Status& status, TimePoint now, double jitter);

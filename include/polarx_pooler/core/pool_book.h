@@ -83,7 +83,7 @@ class PoolBook {
 
   // --- what pools there are -------------------------------------------------------------------
   void Apply(const Settings& settings, TimePoint now);
-  void SetCatalog(std::vector<NodeDefinition> nodes, std::vector<MappingDefinition> mappings,
+  void SetCatalog(const std::vector<NodeDefinition>& nodes, std::vector<MappingDefinition> mappings,
                   TimePoint now);
   // `node`: its server, null if there is none.
   void AddMapping(const NodeDefinition* node, MappingDefinition mapping);
@@ -170,6 +170,7 @@ class PoolBook {
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
   void Doom(Slot* slot, CloseReason reason, TimePoint now);
   void DoomUnfit(TimePoint now);
+  bool AboveLimit(const Node& node) const;
   void ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now);
 
   void Publish(Node* node);

@@ -15,6 +15,7 @@ inline constexpr const char* kConnectionLost = "08006";
 inline constexpr const char* kProtocolViolation = "08P01";
 inline constexpr const char* kFeatureNotSupported = "0A000";
 inline constexpr const char* kInvalidParameter = "22023";
+inline constexpr const char* kInvalidAuthorization = "28000";
 inline constexpr const char* kPasswordRequired = "2F003";
 inline constexpr const char* kInsufficientPrivilege = "42501";
 inline constexpr const char* kUndefinedObject = "42704";

@@ -62,8 +62,10 @@ class Datanode {
     kFinished,
   };
 
-  void StartConnect(const std::string& addresses);
+  void StartConnect();
   void PollConnect();
+  void ShareTime();
+  bool TryNextAddress();
   void FailConnect(Status status, bool pool_limit = false);
   void NextStatement();
   void Await();
@@ -85,7 +87,9 @@ class Datanode {
   std::uint32_t events_ = 0;  // it is there for
   bool hung_up_ = false;      // reported
   ConnectOrder connect_;
-  std::string helper_key_;  // host and port
+  std::vector<std::string> addresses_;  // of the host, where its name was looked up
+  std::size_t address_ = 0;             // the one under way
+  std::string helper_key_;              // host and port
   RunOrder run_;
   std::size_t statement_ = 0;  // of run_: the next one
   Status statement_status_;

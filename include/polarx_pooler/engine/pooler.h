@@ -94,7 +94,7 @@ class Pooler {
   // The whole catalog anew: all nodes, and all mappings known without a session plus those that
   // were asked for (KnownMappings). Pools that no mapping leads to any more end: idle slots close,
   // leased ones close at release. A changed node or mapping ends its hold-off.
-  void SetCatalog(std::vector<NodeDefinition> nodes, std::vector<MappingDefinition> mappings,
+  void SetCatalog(const std::vector<NodeDefinition>& nodes, std::vector<MappingDefinition> mappings,
                   TimePoint now);
   // (node, role) pairs that sessions have asked for since the start.
   std::vector<MappingQuestion> KnownMappings() const;

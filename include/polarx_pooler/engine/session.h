@@ -31,6 +31,8 @@ class Session {
   // Sends what is queued. An error ends the session.
   Status Flush();
   bool HasUnsent() const { return !out_.empty(); }
+  // Answers that do not go out because the session does not read.
+  int unsent_answers() const { return unsent_answers_; }
 
   const SessionId id;
   const int pid;
@@ -52,9 +54,11 @@ class Session {
   struct Outgoing {
     std::string bytes;
     std::vector<int> fds;
+    bool answer = false;
   };
   std::string in_;
   std::deque<Outgoing> out_;
+  int unsent_answers_ = 0;
 };
 
 }  // namespace polarx

@@ -59,7 +59,8 @@ class Shells {
   // Ends all that are kept.
   void Clear() noexcept;
 
-  // How many descriptors are held: those of the kept ones, and two once the first was kept.
+  // How many descriptors are held: those of the kept ones, and two while there were any
+  // since the last Clear.
   std::size_t descriptors() const { return kept_.size() + (outside_ ? 2 : 0); }
 
  private:

@@ -1,0 +1,392 @@
+// A session that parks, takes again and gives back beside a pooler that wants the lease: goes
+// through all interleavings and notes which promises were broken.
+//
+// A program is stopped between any two accesses to what both sides see by running it again from its
+// start with the answers it has had, and one more.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "polarx_pooler/core/parking.h"
+
+namespace polarx::parking_walk {
+
+using parking::Parked;
+using parking::Retaken;
+using parking::State;
+
+inline constexpr std::uint64_t kLease = 1;
+inline constexpr std::uint64_t kNextLease = 2;  // gets the same cell
+
+enum class User : std::uint8_t { kNobody, kSession, kPooler };
+
+// What both sides see, and what must be true of it.
+struct World {
+  std::uint64_t word = parking::Word(kLease, State::kLeased);
+  std::uint64_t retakes = 0;
+  std::uint64_t waiting = 0;
+  std::uint64_t published = 0;  // how often
+  bool released = false;        // a message is on its way to the pooler
+  bool dead = false;            // the session, as the pooler sees after its last message
+  bool left_in_use = false;     // by its death
+  bool recalled = false;        // and the pooler knows that the session has the lease
+  User user = User::kSession;   // who touches the connection
+  std::string fault = {};
+  auto operator<=>(const World&) const = default;
+};
+
+struct NotYet {
+  bool blocked;
+};
+
+// One side's way through its program.
+struct Side {
+  std::vector<std::uint64_t> answers = {};
+  bool done = false;
+  auto operator<=>(const Side&) const = default;
+};
+
+class Access {
+ public:
+  Access(World* world, Side* side) : world_(world), side_(side) {}
+
+  template <typename Action>
+  std::uint64_t Do(Action action) {
+    if (next_ == side_->answers.size()) {
+      if (moved_) {
+        throw NotYet{false};
+      }
+      moved_ = true;
+      side_->answers.push_back(action(world_));
+    }
+    return side_->answers[next_++];
+  }
+  // Blocks until it is so.
+  template <typename Condition>
+  void Await(Condition condition) {
+    if (next_ == side_->answers.size() && !moved_ && !condition(*world_)) {
+      throw NotYet{true};
+    }
+    (void)Do([](World*) { return 0; });
+  }
+
+  void BeginUse(User user) {
+    (void)Do([user](World* world) {
+      if (world->user != User::kNobody || (user == User::kPooler && world->left_in_use)) {
+        world->fault = "two owners";
+      }
+      world->user = user;
+      return 0;
+    });
+  }
+  void EndUse() {
+    (void)Do([](World* world) {
+      world->user = User::kNobody;
+      return 0;
+    });
+  }
+  void Publish(std::uint64_t waiting) {
+    (void)Do([waiting](World* world) {
+      ++world->published;
+      world->waiting = waiting;
+      return 0;
+    });
+  }
+
+ private:
+  World* const world_;
+  Side* const side_;
+  std::size_t next_ = 0;
+  bool moved_ = false;
+};
+
+// Has no argument for a memory order: weaker ones than the strongest are not what is walked here.
+template <std::uint64_t World::*kPlace>
+struct FakeAtomic {
+  Access* access;
+
+  std::uint64_t load() const {
+    return access->Do([](World* world) { return world->*kPlace; });
+  }
+  void store(std::uint64_t value) {
+    (void)access->Do([value](World* world) { return world->*kPlace = value; });
+  }
+  std::uint64_t fetch_add(std::uint64_t value) {
+    return access->Do([value](World* world) {
+      world->*kPlace += value;
+      return world->*kPlace - value;
+    });
+  }
+  bool compare_exchange_strong(std::uint64_t& expected, std::uint64_t desired) {
+    const std::uint64_t wanted = expected;
+    expected = access->Do([wanted, desired](World* world) {
+      const std::uint64_t old = world->*kPlace;
+      world->*kPlace = old == wanted ? desired : old;
+      return old;
+    });
+    return expected == wanted;
+  }
+};
+
+struct FakeCell {
+  FakeAtomic<&World::word> word;
+  FakeAtomic<&World::retakes> retakes;
+};
+
+struct FakeNode {
+  FakeAtomic<&World::waiting> waiting;
+};
+
+struct Rules {
+  Parked (*park)(FakeCell*, const FakeNode&, std::uint64_t) = parking::Park<FakeCell, FakeNode>;
+  Retaken (*retake)(FakeCell*, const FakeNode&,
+                    std::uint64_t) = parking::Retake<FakeCell, FakeNode>;
+  bool (*unpark)(FakeCell*, std::uint64_t) = parking::Unpark<FakeCell>;
+  bool (*take)(FakeCell*, std::uint64_t) = parking::Take<FakeCell>;
+  bool (*take_or_recall)(FakeCell*, std::uint64_t) = parking::TakeOrRecall<FakeCell>;
+  bool publishes_first = true;
+};
+
+// --- the session --------------------------------------------------------------------------------
+
+enum class Act : std::uint8_t { kPark, kRetake, kUnpark };
+using Acts = std::vector<Act>;
+
+inline void SendRelease(Access* access) {
+  (void)access->Do([](World* world) {
+    world->user = User::kNobody;
+    world->released = true;
+    return 0;
+  });
+}
+
+inline void GiveBack(Access* access, FakeCell* cell, const Rules& rules) {
+  if (rules.unpark(cell, kLease)) {
+    access->BeginUse(User::kSession);
+    SendRelease(access);
+  }
+}
+
+// 2n + 1: others wait, as was published last and n-th.
+inline std::uint64_t Waiting(Access* access) {
+  return access->Do(
+      [](World* world) { return world->published * 2 + (world->waiting != 0 ? 1 : 0); });
+}
+
+// The session holds the lease, and in the end no longer.
+inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
+  FakeCell cell{{access}, {access}};
+  const FakeNode node{{access}};
+  bool parked = false;
+  for (Act act : acts) {
+    if (act == Act::kPark) {
+      access->EndUse();
+      const Parked outcome = rules.park(&cell, node, kLease);
+      parked = outcome == Parked::kYes;
+      if (outcome == Parked::kNo) {
+        access->BeginUse(User::kSession);
+        SendRelease(access);
+      }
+    } else if (act == Act::kRetake) {
+      const std::uint64_t before = Waiting(access);
+      const Retaken outcome = rules.retake(&cell, node, kLease);
+      if (outcome == Retaken::kYes) {
+        access->BeginUse(User::kSession);
+        const std::uint64_t after = Waiting(access);
+        (void)access->Do([before, after](World* world) {
+          if (before % 2 == 1 && before == after) {
+            world->fault = "overtakes who waits";
+          }
+          return 0;
+        });
+      } else if (outcome == Retaken::kNotNow) {
+        GiveBack(access, &cell, rules);
+      }
+      parked = false;
+      if (outcome != Retaken::kYes) {
+        return;
+      }
+      continue;
+    } else {
+      GiveBack(access, &cell, rules);
+      return;
+    }
+    if (!parked) {
+      return;
+    }
+  }
+  if (!parked) {
+    SendRelease(access);
+  }
+}
+
+// --- the pooler ---------------------------------------------------------------------------------
+
+enum class Want : std::uint8_t {
+  kServe,       // a ticket waits for it
+  kRecall,      // it is to be closed or measured
+  kEndSession,  // the session's end was heard of
+};
+
+// The lease comes by a message, or because the session has ended.
+inline void ReceiveBack(Access* access, FakeCell* cell, const Rules& rules) {
+  access->Await([](const World& world) { return world.released || world.dead; });
+  const bool released = access->Do([](World* world) { return world->released ? 1 : 0; }) != 0;
+  if (released || rules.take(cell, kLease)) {
+    access->BeginUse(User::kPooler);
+  }  // else it is closed
+  parking::Free(cell, kLease);
+}
+
+inline void RunPooler(Access* access, const Rules& rules, Want want, bool reallot) {
+  FakeCell cell{{access}, {access}};
+  if (want == Want::kEndSession) {
+    access->Await([](const World& world) { return world.dead; });
+    ReceiveBack(access, &cell, rules);
+  } else if (want == Want::kRecall) {
+    if (rules.take_or_recall(&cell, kLease)) {
+      access->BeginUse(User::kPooler);
+    } else {
+      (void)access->Do([](World* world) {
+        world->recalled = true;
+        return 0;
+      });
+      ReceiveBack(access, &cell, rules);
+    }
+  } else {
+    if (rules.publishes_first) {
+      access->Publish(1);
+    }
+    const bool taken = rules.take(&cell, kLease);
+    if (!rules.publishes_first) {
+      access->Publish(1);
+    }
+    if (taken) {
+      access->BeginUse(User::kPooler);
+    } else {
+      ReceiveBack(access, &cell, rules);
+    }
+    access->Publish(0);
+  }
+  if (reallot && !parking::Allot(&cell, kNextLease)) {
+    (void)access->Do([](World* world) {
+      world->fault = "a cell is not free";
+      return 0;
+    });
+  }
+}
+
+// --- all ways -----------------------------------------------------------------------------------
+
+enum class Fate : std::uint8_t { kLives, kMayDie, kDies };
+
+struct Play {
+  Acts acts;
+  Want want = Want::kServe;
+  bool reallot = false;
+  Fate fate = Fate::kLives;
+};
+
+class Walker {
+ public:
+  Walker(const Rules& rules, const Play& play) : rules_(rules), play_(play), ways_(Walk(Stage())) {}
+
+  std::uint64_t ways() const { return ways_; }
+  const std::set<std::string>& faults() const { return faults_; }
+
+ private:
+  struct Stage {
+    World world;
+    std::array<Side, 2> sides;
+    auto operator<=>(const Stage&) const = default;
+  };
+
+  // False: it is blocked.
+  bool Move(Stage* stage, std::size_t index) const {
+    Side* side = &stage->sides[index];
+    Access access(&stage->world, side);
+    try {
+      if (index == 0) {
+        RunSession(&access, rules_, play_.acts);
+      } else {
+        RunPooler(&access, rules_, play_.want, play_.reallot);
+      }
+      side->done = true;
+    } catch (const NotYet& stop) {
+      return !stop.blocked;
+    }
+    return true;
+  }
+
+  static void Kill(Stage* stage) {
+    stage->sides[0].done = true;
+    stage->world.dead = true;
+    if (stage->world.user == User::kSession) {
+      stage->world.left_in_use = true;
+      stage->world.user = User::kNobody;
+    }
+  }
+
+  // How many ways go on from here; what two ways have led to is gone through once.
+  std::uint64_t Walk(const Stage& stage) {
+    if (const auto known = known_.find(stage); known != known_.end()) {
+      return known->second;
+    }
+    std::uint64_t ways = 0;
+    for (std::size_t index = 0; index < stage.sides.size(); ++index) {
+      Stage next = stage;
+      if (!stage.sides[index].done && Move(&next, index)) {
+        ways += Go(next);
+      }
+    }
+    const bool moved = ways > 0;
+    if (play_.fate != Fate::kLives && !stage.world.dead) {
+      Stage next = stage;
+      Kill(&next);
+      ways += Walk(next);
+    }
+    if (!moved && (play_.fate != Fate::kDies || stage.world.dead)) {
+      CheckEnd(stage);
+      ++ways;
+    }
+    known_.emplace(stage, ways);
+    return ways;
+  }
+
+  std::uint64_t Go(const Stage& stage) {
+    const World& world = stage.world;
+    if (world.recalled && world.word == parking::Word(kLease, State::kParked)) {
+      faults_.insert("parked though recalled");
+    } else if (!world.fault.empty()) {
+      faults_.insert(world.fault);
+    } else {
+      return Walk(stage);
+    }
+    return 1;
+  }
+
+  void CheckEnd(const Stage& stage) {
+    const std::uint64_t left = play_.reallot ? parking::Word(kNextLease, State::kLeased) : 0;
+    if (!stage.sides[1].done) {
+      faults_.insert("waits for ever");
+    } else if (stage.world.word != left) {
+      faults_.insert("the cell is not as the pooler left it");
+    } else if (play_.reallot && stage.world.retakes != 0) {
+      faults_.insert("the next lease has retakes of the last one");
+    }
+  }
+
+  const Rules& rules_;
+  const Play& play_;
+  std::map<Stage, std::uint64_t> known_;
+  std::set<std::string> faults_;
+  std::uint64_t ways_ = 0;  // the walk fills the others
+};
+
+}  // namespace polarx::parking_walk
