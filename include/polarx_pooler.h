@@ -106,24 +106,24 @@ typedef struct PolarxPoolerFunctions {
 } PolarxPoolerFunctions;
 
 /* Needs fmgr.h. Errors if the library is not installed. */
-#define PolarxPoolerLoad(functions)                                             \
-  do {                                                                          \
-    (functions)->acquire = (PolarxAcquireFunction)load_external_function(       \
-        "$libdir/polarx_pooler", "polarx_pooler_acquire", true, NULL);          \
-    (functions)->connection = (PolarxConnectionFunction)load_external_function( \
-        "$libdir/polarx_pooler", "polarx_pooler_connection", true, NULL);       \
-    (functions)->node = (PolarxNodeFunction)load_external_function(             \
-        "$libdir/polarx_pooler", "polarx_pooler_node", true, NULL);             \
-    (functions)->cancel = (PolarxCancelFunction)load_external_function(         \
-        "$libdir/polarx_pooler", "polarx_pooler_cancel", true, NULL);           \
-    (functions)->release = (PolarxReleaseFunction)load_external_function(       \
-        "$libdir/polarx_pooler", "polarx_pooler_release", true, NULL);          \
-    (functions)->host = (PolarxHostFunction)load_external_function(             \
-        "$libdir/polarx_pooler", "polarx_pooler_host", true, NULL);             \
-    (functions)->port = (PolarxPortFunction)load_external_function(             \
-        "$libdir/polarx_pooler", "polarx_pooler_port", true, NULL);             \
+#define PolarxPoolerLoad(functions)                                              \
+  do {                                                                           \
+    (functions)->acquire = (PolarxAcquireFunction)load_external_function(        \
+        "$libdir/polarx_pooler", "polarx_pooler_acquire", true, NULL);           \
+    (functions)->connection = (PolarxConnectionFunction)load_external_function(  \
+        "$libdir/polarx_pooler", "polarx_pooler_connection", true, NULL);        \
+    (functions)->node = (PolarxNodeFunction)load_external_function(              \
+        "$libdir/polarx_pooler", "polarx_pooler_node", true, NULL);              \
+    (functions)->cancel = (PolarxCancelFunction)load_external_function(          \
+        "$libdir/polarx_pooler", "polarx_pooler_cancel", true, NULL);            \
+    (functions)->release = (PolarxReleaseFunction)load_external_function(        \
+        "$libdir/polarx_pooler", "polarx_pooler_release", true, NULL);           \
+    (functions)->host = (PolarxHostFunction)load_external_function(              \
+        "$libdir/polarx_pooler", "polarx_pooler_host", true, NULL);              \
+    (functions)->port = (PolarxPortFunction)load_external_function(              \
+        "$libdir/polarx_pooler", "polarx_pooler_port", true, NULL);              \
     (functions)->release_all = (PolarxReleaseAllFunction)load_external_function( \
-        "$libdir/polarx_pooler", "polarx_pooler_release_all", true, NULL);      \
+        "$libdir/polarx_pooler", "polarx_pooler_release_all", true, NULL);       \
   } while (0)
 
 #ifdef __cplusplus

@@ -10,9 +10,9 @@ usage() {
   cat <<'HELP'
 usage: test/run.sh [quick] [--keep]
 
-Builds polarx_pooler and runs its tests: checks of the sources and of the exported symbols, unit tests
-(plain, with ThreadSanitizer, with AddressSanitizer and UndefinedBehaviorSanitizer), pg_regress, and the
-multi-server tests of test/tap.
+Builds polarx_pooler and runs its tests: checks of the sources and of the exported symbols (and by
+clang-format, clang-tidy and cppcheck), unit tests (plain, with ThreadSanitizer, with AddressSanitizer and
+UndefinedBehaviorSanitizer), half a minute of fuzzing, pg_regress, and the multi-server tests of test/tap.
 
   quick    unit tests without sanitizers, pg_regress, and test/tap/00*.pl
   --keep   leave the temporary directory with all logs, and say where it is
@@ -30,6 +30,7 @@ outside() {
   local keep=$1 mode=$2 status
   need_packages make g++ clang libclang-rt-dev cmake pkg-config libpq-dev libgtest-dev perl libipc-run-perl \
     "postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR"
+  [ "$mode" = quick ] || need_packages clang-format clang-tidy cppcheck
   work=$(new_work_dir polarx_test) || exit 1
   copy_tree "$root" "$work/tree"
   run_unprivileged "$work" bash "$work/tree/test/run.sh" --inside "$mode"
@@ -70,6 +71,10 @@ clang() {
   make -s -C "$tree" -B -j "$jobs" CXX=clang++ COPT=-fsyntax-only "${objects[@]/%cpp/o}"
 }
 example() { make -s -C "$tree/test/example" install; }
+
+tools() { "$tree/test/check_tools.sh"; }
+# Half a minute over all targets, two at a time.
+fuzz() { "$tree/test/fuzz/run.sh" 6 --jobs 2 --build "$work/fuzz"; }
 
 # unit NAME COMPILER SANITIZERS
 unit() {
@@ -136,8 +141,10 @@ inside() {
   step unit-plain unit unit-plain g++ ''
   if [ "$mode" = full ]; then
     step clang clang
+    step tools tools
     step unit-thread unit unit-thread clang++ thread
     step unit-address unit unit-address clang++ address,undefined
+    step fuzz fuzz
   fi
   step example example
   step regress regress

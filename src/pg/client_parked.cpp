@@ -36,8 +36,7 @@ void Drop(PolarxLease* lease) noexcept {
 bool NoneParked(Oid node, Oid role) noexcept {
   PolarxLease** place = FindParked(node, role);
   PolarxLease* lease = *place;
-  if (lease != nullptr &&
-      parking::StateOf(*lease->cell, lease->id) != parking::State::kParked) {
+  if (lease != nullptr && parking::StateOf(*lease->cell, lease->id) != parking::State::kParked) {
     *place = lease->next;
     Drop(lease);
     lease = nullptr;
@@ -47,11 +46,10 @@ bool NoneParked(Oid node, Oid role) noexcept {
 
 bool MayPark(const PolarxLease* lease) noexcept {
   return parameters.park_leases && lease->plain && lease->cell != nullptr && !lease->broken &&
-         !lease->bulky &&
-         !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
+         !lease->bulky && !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
          lease->catalog_epoch == ClientCatalogEpoch() && ClientLeaseCurrent(lease) &&
-         NoneParked(lease->node, lease->role) &&
-         ClientShells()->MakeFit(lease->shell) && lease->shell->as_new;
+         NoneParked(lease->node, lease->role) && ClientShells()->MakeFit(lease->shell) &&
+         lease->shell->as_new;
 }
 
 // Unlinked. It is released, unless the pooler has it already.

@@ -24,14 +24,15 @@ class Conversation {
     asked_.push_back(Bytes(request));
     Require(client_.Send(request).ok(), "a request can be sent");
   }
-  void Answer(const protocol::Reply& reply) {
-    answered_.push_back(Bytes(reply));
+  void Answer(protocol::Reply reply) {
     std::vector<int> fds;
-    if (const auto* granted = std::get_if<protocol::Granted>(&reply)) {
-      for (std::size_t i = 0; i < granted->leases.size(); ++i) {
+    if (auto* granted = std::get_if<protocol::Granted>(&reply)) {
+      for (protocol::GrantedLease& lease : granted->leases) {
+        lease.told = false;  // a set that was not sent ends the conversation
         fds.push_back(fuzz::SharedFiles().Get(fds_sent_++));
       }
     }
+    answered_.push_back(Bytes(reply));
     session_.Send(reply, std::move(fds));
   }
 
@@ -52,10 +53,15 @@ class Conversation {
     if (!reply.value().has_value()) {
       return false;
     }
-    const ClientReply& got = *reply.value();
+    ClientReply& got = *reply.value();
+    auto* granted = std::get_if<protocol::Granted>(&got.reply);
+    Require(got.parameters.size() == (granted == nullptr ? 0 : granted->leases.size()),
+            "parameter values for each lease");
+    for (std::size_t i = 0; i < got.parameters.size(); ++i) {
+      granted->leases[i].parameters = got.parameters[i]->values;
+    }
     Require(!answered_.empty() && Bytes(got.reply) == answered_.front(), "replies arrive in order");
     answered_.pop_front();
-    const auto* granted = std::get_if<protocol::Granted>(&got.reply);
     Require(got.fds.size() == (granted == nullptr ? 0 : granted->leases.size()),
             "a descriptor for each lease");
     for (const UniqueFd& fd : got.fds) {
