@@ -379,6 +379,9 @@ void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
   switch (slot->state) {
     case SlotState::kLeased:
       slot->doomed = CloseReason::kError;
+      if (TakeBack(slot, now)) {
+        CloseSlot(slot, CloseReason::kError, now);
+      }
       break;
     case SlotState::kConnecting:
     case SlotState::kClosing:

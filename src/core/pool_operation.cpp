@@ -45,9 +45,7 @@ void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
   if (slot->state != SlotState::kLeased) {
     return;
   }
-  if (!KeepsLease(*slot)) {
-    actions_->Taken(*slot);
-    EndLease(slot, now);
+  if (TakeBack(slot, now)) {
     CloseSlot(slot, reason, now);
   } else if (!slot->recalled) {
     slot->recalled = true;

@@ -137,6 +137,16 @@ bool PoolBook::KeepsLease(const Slot& slot) {
   return slot.cell == nullptr || !parking::TakeOrRecall(slot.cell, slot.lease);
 }
 
+// Takes the slot back if it is parked; if it is in use, it will not be parked any more.
+bool PoolBook::TakeBack(Slot* slot, TimePoint now) {
+  if (KeepsLease(*slot)) {
+    return false;
+  }
+  actions_->Taken(*slot);
+  EndLease(slot, now);
+  return true;
+}
+
 void PoolBook::CountParked() {
   for (auto& [id, pool] : pools_) {
     pool->parked = 0;

@@ -104,12 +104,10 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
 
 // Its memory is measured when it comes back: at once if it is parked.
 void PoolBook::CallForCheck(Slot* slot, TimePoint now) {
-  if (KeepsLease(*slot)) {
+  if (!TakeBack(slot, now)) {
     slot->unparkable = true;
     return;
   }
-  actions_->Taken(*slot);
-  EndLease(slot, now);
   ComeBack(slot, protocol::ReleaseKind::kClean, now);
 }
 

@@ -385,5 +385,14 @@ TEST_F(PoolParkingTest, NodesBeyondTheCellsHaveNoneUntilOneIsDropped) {
   EXPECT_EQ(book_->FindNode(kCellsOfAWorker + 2)->cell, &node_cells_[0]);
 }
 
+TEST_F(PoolParkingTest, AParkedOneThatTheDatanodeHungUpOnCloses) {
+  settings_.pool_conn_keepalive = kOff;
+  Open();
+  ParkFor(1);
+  book_->OnBroken(SlotOf(1), "it hung up", now_);
+  EndTurn();
+  EXPECT_EQ(closing_.size(), 1u);
+}
+
 }  // namespace
 }  // namespace polarx

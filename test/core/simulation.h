@@ -33,11 +33,12 @@ class Simulation : public PoolActions {
         mapping.known = chance_.Percent(70);
       }
     }
-    for (Client& client : clients_) {
-      client.id = next_session_++;
+    for (int place = 0; place < kClients; ++place) {
+      clients_[place].id = next_session_++;
+      clients_[place].place = place;
     }
     ChangeSettings();
-    book_ = std::make_unique<PoolBook>(this, settings_, seed);
+    book_ = std::make_unique<PoolBook>(this, settings_, seed, node_cells_);
     SendCatalog();
   }
 
@@ -128,7 +129,8 @@ class Simulation : public PoolActions {
     client->unseen = false;
     client->patient = queue_timeout > Duration::zero();
     client->wanted = std::move(wanted);
-    book_->Request(client->id, ++client->request, client->wanted, queue_timeout, false, now_);
+    book_->Request(client->id, ++client->request, client->wanted, queue_timeout, false, now_,
+                   session_cells_[client->place].data());
   }
   void Withdraw(Client* client) {
     if (client->waiting) {
@@ -157,10 +159,28 @@ class Simulation : public PoolActions {
     if (client->waiting) {
       Withdraw(client);
     }
-    GiveAllBack(client, protocol::ReleaseKind::kClose);
+    for (LeaseId lease : client->leases) {
+      book_->Abandon(client->id, lease, now_);
+    }
+    for (const Kept& kept : std::exchange(client->parked, {})) {
+      if (!kept.taken) {
+        const Slot* slot = book_->FindLease(kept.lease);
+        book_->Abandon(client->id, kept.lease, now_);
+        Require(slot->state == SlotState::kResetting || slot->state == SlotState::kClosing,
+                "a parked lease outlives its session");
+      }
+    }
+    for (const LeaseCell& cell : session_cells_[client->place]) {
+      Require(cell.word.load() == 0, "a cell outlives its session");
+    }
+    const int place = client->place;
     *client = Client{};
     client->id = next_session_++;
+    client->place = place;
   }
+  void Park(Client* client, std::size_t index);
+  void Retake(Client* client, std::size_t index);
+  void Unpark(Client* client, std::size_t index);
   Client* FindClient(SessionId id) {
     for (Client& client : clients_) {
       if (client.id == id) {
@@ -260,12 +280,22 @@ class Simulation : public PoolActions {
       book_->OnClosed(found, Fails(20));
     });
   }
-  void Taken(const Slot& /*slot*/) override {}
+  void Taken(const Slot& slot) override {
+    for (Kept& kept : FindClient(slot.session)->parked) {
+      if (kept.lease == slot.lease) {
+        Require(!std::exchange(kept.taken, true), "a lease is taken twice");
+        return;
+      }
+    }
+    throw std::runtime_error("a lease is taken that was not parked");
+  }
   void Recall(const Slot& slot) override {
+    Require(!slot.parked(), "a parked lease is recalled");
     Require(slot.state == SlotState::kLeased, "what is not lent is recalled");
     Require(recalled_.insert(slot.lease).second, "a lease is recalled twice");
   }
-  void LongLease(const Slot&, Duration held) override {
+  void LongLease(const Slot& slot, Duration held) override {
+    Require(!slot.parked(), "a warning of a parked lease");
     Require(held >= settings_.lease_warn_after, "a warning comes too early");
   }
   void Grant(const Ticket& ticket, std::span<Slot* const> slots) override;
@@ -285,11 +315,14 @@ class Simulation : public PoolActions {
   std::array<Datanode, kNodes> datanodes_;
   std::array<std::array<Mapping, kRoles>, kNodes> mappings_;
   std::array<Client, kClients> clients_;
+  std::array<NodeCell, kNodes - 1> node_cells_;  // one node has none
+  std::array<std::array<LeaseCell, kCellsOfASession>, kClients> session_cells_;
   std::unique_ptr<PoolBook> book_;
   bool faults_ = true;
   int connects_ = 0;
   std::map<CloseReason, int> closes_;
   int grants_ = 0;
+  int retakes_ = 0;
   std::set<SlotId> dead_;  // the datanode has hung up, whether that is known yet or not
 
  private:
@@ -320,11 +353,66 @@ inline void Simulation::Grant(const Ticket& ticket, std::span<Slot* const> slots
     Require(slot.doomed == CloseReason::kNone && !pool.obsolete, "a doomed slot is lent");
     Require(!pool.node->paused, "a slot of a paused node is lent");
     Require(!dead_.contains(slot.id), "a dead slot is lent");
+    Require(
+        slot.cell == nullptr || parking::StateOf(*slot.cell, slot.lease) == parking::State::kLeased,
+        "a lease begins parked");
     for (const Ticket* other : pool.queue) {
       Require(other->id > ticket.id || slots.size() > 1 || other->wants.size() > 1,
               "a request was overtaken");
     }
     client->leases.push_back(slot.lease);
+  }
+}
+
+// Or gives it back.
+inline void Simulation::Park(Client* client, std::size_t index) {
+  const LeaseId lease = client->leases[index];
+  const Slot* slot = book_->FindLease(lease);
+  const Node& node = *slot->pool->node;
+  if (slot->cell == nullptr ||
+      parking::Park(slot->cell, *node.cell, lease) != parking::Parked::kYes) {
+    GiveBack(client, index, protocol::ReleaseKind::kClean);
+    return;
+  }
+  Require(node.published == 0 && !node.paused, "a lease is parked while others wait");
+  Require(slot->doomed == CloseReason::kNone || slot->doomed == CloseReason::kError,
+          "a doomed lease is parked");
+  client->leases.erase(client->leases.begin() + static_cast<std::ptrdiff_t>(index));
+  client->unseen = false;
+  client->parked.push_back({lease, slot->cell, node.cell});
+}
+
+inline void Simulation::Retake(Client* client, std::size_t index) {
+  const Kept kept = client->parked[index];
+  const parking::Retaken outcome =
+      kept.taken ? parking::Retaken::kTaken : parking::Retake(kept.cell, *kept.node, kept.lease);
+  if (outcome != parking::Retaken::kYes) {
+    Require((outcome == parking::Retaken::kTaken) == kept.taken, "a parked lease is lost");
+    Unpark(client, index);
+    return;
+  }
+  client->parked.erase(client->parked.begin() + static_cast<std::ptrdiff_t>(index));
+  client->leases.push_back(kept.lease);
+  ++retakes_;
+  const Slot& slot = *book_->FindLease(kept.lease);
+  const Node& node = *slot.pool->node;
+  Require(node.published == 0 && !node.paused, "who waits is overtaken");
+  Require(!slot.pool->obsolete && (slot.doomed == CloseReason::kNone || dead_.contains(slot.id)),
+          "a doomed lease is taken again");
+  Require(!mappings_[node.definition.id - 1][slot.role - 10].restricted || slot.password_used,
+          "the password rule is broken");
+  if (dead_.contains(slot.id)) {
+    GiveBack(client, client->leases.size() - 1, protocol::ReleaseKind::kClose);
+  }
+}
+
+inline void Simulation::Unpark(Client* client, std::size_t index) {
+  const Kept kept = client->parked[index];
+  client->parked.erase(client->parked.begin() + static_cast<std::ptrdiff_t>(index));
+  Require(parking::Unpark(kept.cell, kept.lease) != kept.taken, "a parked lease has two owners");
+  if (!kept.taken) {
+    client->leases.push_back(kept.lease);
+    GiveBack(client, client->leases.size() - 1, protocol::ReleaseKind::kClean);
   }
 }
 

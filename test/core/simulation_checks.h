@@ -23,6 +23,7 @@ class SimulationChecks {
       }
       WhatIsMissingIsOpened(*pool);
       RoomIsMade(*pool);
+      ParkedAreTaken(*pool);
       FirstSingleIsServed(*pool);
     }
     for (const Ticket* ticket : tickets) {
@@ -95,6 +96,9 @@ class SimulationChecks {
       Require(impatient == pool->impatient, "impatient tickets do not add up");
     }
     Require(waiting == node.waiting, "waiting tickets do not add up");
+    Require(node.cell == nullptr || node.cell->waiting.load() ==
+                                        static_cast<std::uint32_t>(waiting + (node.paused ? 1 : 0)),
+            "sessions do not see who waits");
     int slots = node.survivors;
     for (int index = 0; index < kSlotStates; ++index) {
       const int count = counts[static_cast<std::size_t>(index)];
@@ -114,6 +118,14 @@ class SimulationChecks {
         Require(slot != nullptr && slot->state == SlotState::kLeased && slot->lease == lease &&
                     slot->session == client.id,
                 "a lease is not its session's");
+        Require(!slot->parked(), "a lease in use is parked");
+      }
+      for (const Kept& kept : client.parked) {
+        const Slot* slot = world_->book_->FindLease(kept.lease);
+        Require((slot == nullptr) == kept.taken, "a parked lease is lost");
+        Require(kept.taken || (slot->parked() && slot->session == client.id),
+                "a parked lease is not its session's");
+        held += kept.taken ? 0 : 1;
       }
     }
     for (const auto& [id, pool] : book_.pools()) {
@@ -213,6 +225,16 @@ class SimulationChecks {
     }
     Require(static_cast<int>(pool.queue.size()) <= Coming(pool),
             "nothing is opened for a request: " + Text(pool));
+  }
+
+  // Other sessions' parked leases are for who waits.
+  void ParkedAreTaken(const Pool& pool) const {
+    if (pool.node->paused || static_cast<int>(pool.queue.size()) <= Coming(pool)) {
+      return;
+    }
+    for (const Slot& slot : pool.list(SlotState::kLeased)) {
+      Require(!slot.parked(), "a request waits beside a parked lease: " + Text(pool));
+    }
   }
 
   // An idle slot of a full node does not stand unused beside a request of another pool.

@@ -49,6 +49,14 @@ struct Mapping {
   int user = 0;
 };
 
+// A lease with where its session may park it.
+struct Kept {
+  LeaseId lease = 0;
+  LeaseCell* cell = nullptr;
+  const NodeCell* node = nullptr;
+  bool taken = false;  // by the pooler; the session finds out
+};
+
 struct Client {
   SessionId id = 0;
   bool waiting = false;
@@ -56,6 +64,8 @@ struct Client {
   std::uint32_t request = 0;
   std::vector<protocol::Wanted> wanted;
   std::vector<LeaseId> leases;
+  std::vector<Kept> parked;
+  int place = 0;        // of its process, which has the cells
   bool unseen = false;  // the last grant: may still be taken back
 };
 

@@ -59,6 +59,9 @@ class Driver {
       for (Client& client : world_.clients_) {
         if (chance_.Percent(50)) {
           world_.GiveAllBack(&client, protocol::ReleaseKind::kClean);
+          while (!client.parked.empty()) {
+            world_.Unpark(&client, 0);
+          }
         }
       }
       world_.Advance(std::min(limit, world_.now_ + milliseconds(10)));
@@ -85,9 +88,12 @@ class Driver {
       Require(world_.connects_ - connects <= expired + slots, "connections are opened for nobody");
     }
     world_.faults_ = true;
+    // Where few ask, parked leases live longer.
+    busy_clients_ = chance_.Percent(50) ? Simulation::kClients : 6;
   }
 
   int grants() const { return world_.grants_; }
+  int retakes() const { return world_.retakes_; }
 
  private:
   void Turn() {
@@ -106,7 +112,7 @@ class Driver {
     if (kind <= 480) {
       world_.Advance(world_.now_ + chance_.Time(seconds(2)));
     } else if (kind <= 960) {
-      Move(&world_.clients_[chance_.Number(0, Simulation::kClients - 1)]);
+      Move(&world_.clients_[chance_.Number(0, busy_clients_ - 1)]);
     } else if (kind <= 980) {
       HangUpSomewhere();
     } else if (kind <= 990) {
@@ -124,9 +130,20 @@ class Driver {
       world_.Withdraw(client);
     } else if (client->waiting) {
       return;
+    } else if (!client->parked.empty() && chance_.Percent(60)) {
+      const int index = chance_.Number(0, static_cast<int>(client->parked.size()) - 1);
+      if (chance_.Percent(90)) {
+        world_.Retake(client, static_cast<std::size_t>(index));
+      } else {
+        world_.Unpark(client, static_cast<std::size_t>(index));
+      }
     } else if (client->leases.empty() || (kind <= 12 && client->leases.size() < 3)) {
       AskForSome(client);
     } else {
+      if (chance_.Percent(50)) {
+        world_.Park(client, 0);
+        return;
+      }
       static constexpr protocol::ReleaseKind kKinds[] = {protocol::ReleaseKind::kClean,
                                                          protocol::ReleaseKind::kInTransaction,
                                                          protocol::ReleaseKind::kClose};
@@ -276,7 +293,7 @@ class Driver {
 
   bool AnybodyIsBusy() const {
     for (const Client& client : world_.clients_) {
-      if (client.waiting || !client.leases.empty()) {
+      if (client.waiting || !client.leases.empty() || !client.parked.empty()) {
         return true;
       }
     }
@@ -292,6 +309,7 @@ class Driver {
 
   Simulation world_;
   Chance& chance_;
+  int busy_clients_ = Simulation::kClients;
 };
 
 std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
@@ -315,6 +333,7 @@ TEST(SimulationTest, TheRulesHoldWhateverHappens) {
       driver.Rest();
     }
     EXPECT_GT(driver.grants(), static_cast<int>(steps / 100));
+    EXPECT_GT(driver.retakes(), static_cast<int>(steps / 500));
   } catch (const std::runtime_error& error) {
     ADD_FAILURE() << error.what() << "; POLARX_SIM_SEED=" << current_seed << " step "
                   << current_step;

@@ -87,7 +87,8 @@ class Stream {
       Require(end_.sqlstate() == sqlstate::kProtocolViolation, "the end has its reason");
       const Result<std::size_t> length = protocol::FrameLength(rest, protocol::kMaxReplySize);
       const std::optional<protocol::Reply> next = NextFrame();
-      Require(!length.ok() || !next.has_value() || !WellPlaced(*next, length.value()),
+      Require(!length.ok() || !next.has_value() || !WellPlaced(*next, length.value()) ||
+                  NamesSets(*next),
               "a good reply is no violation");
     }
   }
@@ -119,6 +120,14 @@ class Stream {
     return granted == nullptr ? 0 : granted->leases.size();
   }
 
+  // Of parameter values, as sent before: the client may not know them.
+  static bool NamesSets(const protocol::Reply& reply) {
+    const auto* granted = std::get_if<protocol::Granted>(&reply);
+    return granted != nullptr &&
+           std::any_of(granted->leases.begin(), granted->leases.end(),
+                       [](const protocol::GrantedLease& lease) { return lease.told; });
+  }
+
   // Have exactly this reply's descriptors come with chunks inside its bytes?
   bool WellPlaced(const protocol::Reply& reply, std::size_t length) const {
     std::size_t count = 0;
@@ -131,8 +140,16 @@ class Stream {
     return count == Leases(reply);
   }
 
-  void Compare(const ClientReply& reply) {
+  // Values that were sent are with the reply; where they were named beside, they are dropped.
+  void Compare(ClientReply& reply) {
     std::string bytes;
+    if (auto* granted = std::get_if<protocol::Granted>(&reply.reply)) {
+      for (std::size_t i = 0; i < granted->leases.size(); ++i) {
+        if (!granted->leases[i].told) {
+          granted->leases[i].parameters = reply.parameters.at(i)->values;
+        }
+      }
+    }
     protocol::Encode(reply.reply, &bytes);
     Require(std::string_view(sent_).substr(at_, bytes.size()) == bytes,
             "a reply is as it was sent");

@@ -179,6 +179,7 @@ class PoolBook {
   static void CountRetakes(Slot* slot);
   void EndLease(Slot* slot, TimePoint now);
   bool TakeParked(Slot* slot, TimePoint now);
+  bool TakeBack(Slot* slot, TimePoint now);
   Slot* TakeParked(Pool* pool, bool unused, TimePoint now);
   bool EvictParked(Pool* beneficiary, TimePoint now);
   void TakeAllParked(Pool* pool, TimePoint now);
