@@ -56,6 +56,8 @@ SELECT usename = session_user AS usename, leases, waiting_for, waiting_since,
 FROM pooler.sessions WHERE pid = pg_backend_pid();
 COMMIT;
 \x off
+SELECT regress_polarx_await('SELECT parked = 1 AND total = 1 AND acquired = 1 FROM pooler.pools');
+SET pooler.park_leases = off;
 SELECT regress_polarx_await('SELECT idle = 1 AND total = 1 AND acquired = 1 FROM pooler.pools');
 SELECT client_request_conn_total >= 1 AS total, acquire_conn_from_hashtab >= 0 AS from_hashtab,
        acquire_conn_from_thread >= 1 AS from_thread, acquire_conn_time > 0 AS time,

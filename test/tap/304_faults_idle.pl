@@ -22,6 +22,18 @@ sub one_idle
 	return;
 }
 
+# Strikes the idle connection, and returns when that has gone out.
+sub strike
+{
+	my ($action) = @_;
+	one_idle();
+	my $open = $proxy->figures->{open};
+	$proxy->strike('victim', $action);
+	my $left = $action =~ /silence$/ ? $open : $open - 1;
+	wait_for('the fault to be there', sub { $proxy->figures->{open} == $left });
+	return;
+}
+
 # Idle: who comes next gets another connection.
 my $fatal = failure('FATAL', '57P01');
 my $notice = message('N', "SNOTICE\0VNOTICE\0C00000\0Mmade up\0\0");
@@ -31,12 +43,12 @@ my @idle = ([ 'closed', 'close' ], [ 'reset', 'reset' ], [ 'a shutdown', "say:$f
 	[ 'half a message, then silence', "say:$half:silence" ],
 	[ 'an unknown message', 'say:' . message('x', 'abc') . ':silence' ], [ 'a notice', "say:$notice:silence" ],
 	[ 'a parameter', 'say:' . message('S', "TimeZone\0Mars\0") . ':silence' ]);
-fault_row($ground, "idle: $_->[0]", keep => 1, arm => sub { one_idle(); $proxy->strike('victim', $_->[1]) }, scope => 'none',
+fault_row($ground, "idle: $_->[0]", keep => 1, arm => sub { strike($_->[1]) }, scope => 'none',
 	counts => 'closed_error', new => 1)
   for @idle;
 
 # Silence that nobody can know of: the session's own time-out ends it, and the connection is not used again.
-fault_row($ground, 'idle: silence', keep => 1, arm => sub { one_idle(); $proxy->strike('victim', 'silence') }, scope => 'none',
+fault_row($ground, 'idle: silence', keep => 1, arm => sub { strike('silence') }, scope => 'none',
 	counts => 'closed_error', new => 1, code => '57014', like => qr/statement timeout/, after => 0.5,
 	sql => q{SET statement_timeout = '500ms'; SELECT pooler.exec('dn', 'SELECT 1'); RESET statement_timeout});
 
