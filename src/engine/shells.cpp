@@ -130,13 +130,12 @@ Result<Shell*> Shells::Adopt(UniqueFd fd, Lent lent, Duration limit) {
 
 // Best the one that served the same slot. Those of an earlier attachment are of no use any more.
 std::unique_ptr<Shell> Shells::TakeKept(const Lent& lent) {
-  const auto foreign = std::stable_partition(
-      kept_.begin(), kept_.end(),
-      [&lent](const auto& shell) { return shell->lent.attachment == lent.attachment; });
-  for (auto shell = foreign; shell != kept_.end(); ++shell) {
-    End(std::move(*shell));
+  for (std::unique_ptr<Shell>& shell : kept_) {
+    if (shell->lent.attachment != lent.attachment) {
+      End(std::move(shell));
+    }
   }
-  kept_.erase(foreign, kept_.end());
+  std::erase(kept_, nullptr);
   auto found = kept_.rend();
   for (auto shell = kept_.rbegin(); shell != kept_.rend(); ++shell) {
     if ((*shell)->lent.slot == lent.slot) {

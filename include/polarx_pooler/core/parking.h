@@ -56,8 +56,7 @@ bool Change(Cell* cell, std::uint64_t lease, State from, State to) {
   return cell->word.compare_exchange_strong(expected, to == State::kGone ? 0 : Word(lease, to));
 }
 
-// --- the pooler
-// -----------------------------------------------------------------------------------
+// --- the pooler ----------------------------------------------------------------------------------
 
 // False: the cell is in use.
 template <typename Cell>
@@ -106,8 +105,7 @@ bool TakeOrRecall(Cell* cell, std::uint64_t lease) {
   }
 }
 
-// --- the session
-// ----------------------------------------------------------------------------------
+// --- the session ---------------------------------------------------------------------------------
 
 enum class Parked : std::uint8_t {
   kYes,
