@@ -23,6 +23,11 @@ void PoolBook::MarkDirty(Pool* pool) {
   }
 }
 
+void PoolBook::NoteHurry(const Pool& pool) {
+  const int resetting = pool.count(SlotState::kResetting);
+  hurries_resets_ |= resetting > 0 && resetting > pool.count(SlotState::kIdle);
+}
+
 void PoolBook::MarkNode(Node* node) {
   for (Pool* pool : node->pools) {
     MarkDirty(pool);
@@ -186,6 +191,7 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
     CloseSlot(slot, CloseReason::kIdle, now);
   } else {
     pool->Move(slot, SlotState::kResetting, now);
+    NoteHurry(*pool);
     actions_->Reset(slot, kind, now >= slot->check_at);
   }
 }
@@ -371,6 +377,7 @@ void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, Tim
     CloseSlot(slot, CloseReason::kError, now);
   } else {
     pool->Move(slot, SlotState::kResetting, now);
+    NoteHurry(*pool);
     actions_->Reset(slot, protocol::ReleaseKind::kInTransaction, false);
   }
 }

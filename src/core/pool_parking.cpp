@@ -35,7 +35,8 @@ void PoolBook::AllotNodeCell(Node* node) {
   }
 }
 
-void PoolBook::AllotCell(Slot* slot, LeaseCell* cells) {
+// Where nobody waits the lease may come back through its cell, which is looked at soon.
+void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
   slot->cell = nullptr;
   slot->cell_index = protocol::kNoCell;
   slot->retakes = slot->retakes_maintained = 0;
@@ -44,10 +45,14 @@ void PoolBook::AllotCell(Slot* slot, LeaseCell* cells) {
   if (cells == nullptr || slot->pool->node->cell == nullptr) {
     return;
   }
+  const bool fresh = slot->pool->node->published == 0;
   for (std::uint32_t index = 0; index < kCellsOfASession; ++index) {
-    if (parking::Allot(&cells[index], slot->lease)) {
+    if (parking::Allot(&cells[index], slot->lease, fresh)) {
       slot->cell = &cells[index];
       slot->cell_index = index;
+      if (fresh) {
+        fresh_.emplace_back(now + parking::kFreshTime, slot->lease);
+      }
       return;
     }
   }
@@ -90,6 +95,51 @@ bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
   EndLease(slot, now);
   return true;
 }
+
+// --- given back through the cell ----------------------------------------------------------------
+
+void PoolBook::OnReturned(Slot* slot, TimePoint now) {
+  actions_->Taken(*slot);
+  const Duration held(slot->cell->held_us.load());
+  EndLease(slot, now);
+  slot->pool->hold_time.Add(held);
+  ComeBack(slot, protocol::ReleaseKind::kClean, now);
+}
+
+bool PoolBook::CollectReturned(LeaseId lease, TimePoint now) {
+  Slot* slot = FindLease(lease);
+  const bool returned =
+      slot != nullptr && slot->cell != nullptr && parking::TakeReturned(slot->cell, lease);
+  if (returned) {
+    OnReturned(slot, now);
+  }
+  return returned;
+}
+
+int PoolBook::CollectReturned(TimePoint now) {
+  int count = 0;
+  for (const auto& [until, lease] : fresh_) {
+    count += CollectReturned(lease, now) ? 1 : 0;
+  }
+  return count;
+}
+
+void PoolBook::LookAgain(TimePoint now) {
+  while (!fresh_.empty()) {
+    const auto [until, lease] = fresh_.front();
+    Slot* slot = FindLease(lease);
+    const bool known = slot != nullptr && slot->cell != nullptr;
+    if (known && now < until) {
+      break;
+    }
+    fresh_.pop_front();
+    if (known && parking::LookAgain(slot->cell, lease)) {
+      OnReturned(slot, now);
+    }
+  }
+}
+
+// --- parked -------------------------------------------------------------------------------------
 
 // The one longest leased of those that are parked; `unused`: of those that were not used since
 // maintenance. Null: none. While tickets wait none is parked anew.

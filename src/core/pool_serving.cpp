@@ -26,6 +26,7 @@ bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket, T
 }  // namespace
 
 void PoolBook::EndTurn(TimePoint now) {
+  LookAgain(now);
   WakeSleepers(now);
   FireTimers(now);
   std::vector<Pool*> filling;
@@ -33,6 +34,11 @@ void PoolBook::EndTurn(TimePoint now) {
   // What came back in this very turn has been handed out first.
   ExpireTickets(now);
   ServeDirty(&filling, now);
+  if (!fresh_.empty() && std::any_of(filling.begin(), filling.end(),
+                                     [&](const Pool* pool) { return MustFill(*pool, now); })) {
+    (void)CollectReturned(now);  // they may be enough
+    ServeDirty(&filling, now);
+  }
   // Round-robin: one slot a pool and round, so that no pool's minimum waits for another's.
   for (bool opened = true; opened;) {
     opened = false;
@@ -79,6 +85,9 @@ TimePoint PoolBook::NextDeadline() const {
   }
   if (!timers_.empty()) {
     next = std::min(next, timers_.begin()->first);
+  }
+  if (!fresh_.empty()) {
+    next = std::min(next, fresh_.front().first);
   }
   return next;
 }
@@ -199,13 +208,14 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
 void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now) {
   Pool* pool = slot->pool;
   pool->Move(slot, SlotState::kLeased, now);
+  NoteHurry(*pool);
   slot->lease = next_lease_++;
   slot->session = ticket.session;
   slot->role = role;
   slot->recalled = false;
   slot->warned = false;
   slot->held_since = now;
-  AllotCell(slot, ticket.cells);
+  AllotCell(slot, ticket.cells, now);
   Arm(slot);
   ++slot->leases;
   leases_[slot->lease] = slot;
@@ -288,6 +298,7 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   if (pool->queue.empty() || pool->node->paused) {
     return;
   }
+  (void)CollectReturned(now);
   const Sizes sizes = pool->sizes();
   int missing = static_cast<int>(pool->queue.size()) - sizes.idle -
                 pool->count(SlotState::kConnecting) - ComingBack(pool, now);
@@ -343,14 +354,17 @@ int PoolBook::ComingBack(Pool* pool, TimePoint now) {
   return count;
 }
 
-// Opens one slot that the pool's minima ask for; false: none.
+// Do the pool's minima ask for another slot, and may it be opened?
+bool PoolBook::MustFill(const Pool& pool, TimePoint now) const {
+  const Node& node = *pool.node;
+  return node.fill_blocked_until <= now && CanOpen(pool, false, now) &&
+         SlotsToOpen(pool.lasting_sizes(), LimitsOf(node), node.total(),
+                     pool.InUse(now, settings_.pool_conn_keepalive)) > 0;
+}
+
+// False: nothing is to be opened.
 bool PoolBook::Fill(Pool* pool, TimePoint now) {
-  const Node& node = *pool->node;
-  if (node.fill_blocked_until > now || !CanOpen(*pool, false, now)) {
-    return false;
-  }
-  const bool in_use = pool->InUse(now, settings_.pool_conn_keepalive);
-  if (SlotsToOpen(pool->lasting_sizes(), LimitsOf(node), node.total(), in_use) == 0) {
+  if (!MustFill(*pool, now)) {
     return false;
   }
   Open(pool, now);

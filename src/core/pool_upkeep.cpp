@@ -215,6 +215,7 @@ void PoolBook::DropEmpty() {
 
 void PoolBook::Maintain(TimePoint now) {
   const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
+  (void)CollectReturned(now);
   for (auto& [id, pool] : pools_) {
     const Limits limits = LimitsOf(*pool->node);
     MaintainParked(pool.get(), now);

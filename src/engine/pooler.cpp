@@ -215,7 +215,7 @@ void Pooler::Impl::Serve(TimePoint now) {
     next_stat_line_ = After(now, book_.settings().pool_print_stat_timeout);
   }
   FlushSessions();
-  FlushOrders();  // after the replies: a worker thread that wakes takes a core
+  FlushDueOrders(now);  // after the replies: a worker thread that wakes takes a core
   if (book_.AwaitsResets()) {
     mailbox_->completions.Await();
   }
@@ -226,13 +226,20 @@ void Pooler::Impl::FlushOrders() {
   for (const std::unique_ptr<Worker>& worker : workers_) {
     worker->Flush();
   }
+  orders_due_ = kNever;
+}
+
+void Pooler::Impl::FlushDueOrders(TimePoint now) {
+  if (book_.HurriesResets() || orders_due_ <= now) {
+    FlushOrders();
+  }
 }
 
 TimePoint Pooler::Impl::NextDeadline() const {
   const TimePoint attach = unattached_.empty() ? kNever : unattached_.front().first;
   const TimePoint ping = pings_.empty() ? kNever : pings_.begin()->second.give_up_at;
-  return std::min(
-      {book_.NextDeadline(), next_maintenance_, next_stat_line_, attach, ping, listen_again_});
+  return std::min({book_.NextDeadline(), next_maintenance_, next_stat_line_, attach, ping,
+                   listen_again_, orders_due_});
 }
 
 void Pooler::Impl::Apply(const Settings& settings, TimePoint now) {

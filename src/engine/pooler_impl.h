@@ -52,6 +52,7 @@ class Pooler::Impl : public PoolActions {
 
   int FdsUsed() const;
   void FlushOrders();
+  void FlushDueOrders(TimePoint now);
 
   PoolerConfig config_;
   PoolBook book_;
@@ -124,10 +125,11 @@ class Pooler::Impl : public PoolActions {
 
   void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
              std::vector<std::string> verify = {}, std::string measure = {});
-  void TakeMeasure(Slot* slot, const RunDone& done, TimePoint now);
-  Worker* WorkerOf(const Slot& slot) {
-    return workers_[static_cast<std::size_t>(slot.thread)].get();
+  void Send(const Slot& slot, Order order, TimePoint due = TimePoint{}) {
+    workers_[static_cast<std::size_t>(slot.thread)]->Send(std::move(order));
+    orders_due_ = std::min(orders_due_, due);
   }
+  void TakeMeasure(Slot* slot, const RunDone& done, TimePoint now);
   void DropSilent(TimePoint now);
   void PrintStats();
   std::vector<protocol::Row> SessionRows(const WallClock& clock);
@@ -164,6 +166,7 @@ class Pooler::Impl : public PoolActions {
   std::set<SlotId> measured_;  // slots whose run under way ends with a measure
   std::uint64_t next_ping_ = 1;
 
+  TimePoint orders_due_ = kNever;    // at the worker threads
   TimePoint listen_again_ = kNever;  // after descriptors had run out
   TimePoint next_maintenance_ = kNever;
   TimePoint next_stat_line_ = kNever;

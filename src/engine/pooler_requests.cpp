@@ -149,6 +149,9 @@ void Pooler::Impl::HandleAcquire(Session* session, const protocol::Acquire& acqu
     Violation(session, "an acquire came while another one waits", now);
     return;
   }
+  for (LeaseId lease : session->granted) {
+    (void)book_.CollectReturned(lease, now);
+  }
   session->granted_request = 0;
   session->granted.clear();
   book_.Request(session->id, acquire.request, acquire.wanted,
@@ -204,7 +207,7 @@ void Pooler::Impl::HandleCancel(Session* session, const protocol::Cancel& cancel
   if (slot == nullptr || slot->session != session->id) {
     return;  // given back meanwhile
   }
-  WorkerOf(*slot)->Send(CancelOrder{slot->id, now + book_.settings().pooler_dn_set_timeout});
+  Send(*slot, CancelOrder{slot->id, now + book_.settings().pooler_dn_set_timeout});
 }
 
 void Pooler::Impl::Grant(const Ticket& ticket, std::span<Slot* const> slots) {
@@ -259,6 +262,7 @@ int Pooler::Impl::SessionPid(SessionId id) {
 void Pooler::Impl::HandleShow(Session* session, const protocol::Show& show, TimePoint now) {
   const WallClock clock = Wall(now);
   protocol::Rows rows{show.request, {}};
+  (void)book_.CollectReturned(now);
   book_.CountParked();
   switch (show.view) {
     case protocol::View::kNodes:

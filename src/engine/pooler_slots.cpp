@@ -9,6 +9,12 @@
 #include "pooler_impl.h"
 
 namespace polarx {
+namespace {
+
+// So long, resets that are in no hurry wait for others: a worker thread is woken once for all.
+constexpr Duration kResetsWait = std::chrono::milliseconds(1);
+
+}  // namespace
 
 // --- orders -------------------------------------------------------------------------------------
 
@@ -32,23 +38,26 @@ void Pooler::Impl::Connect(Slot* slot) {
                "pooler.max_pool_size.")});
     return;
   }
-  WorkerOf(*slot)->Send(ConnectOrder{.slot = slot->id,
-                                     .node_name = node,
-                                     .options = slot->pool->options,
-                                     .deadline = Now() + settings.pooler_connect_timeout,
-                                     .timeout = settings.pooler_connect_timeout});
+  Send(*slot, ConnectOrder{.slot = slot->id,
+                           .node_name = node,
+                           .options = slot->pool->options,
+                           .deadline = Now() + settings.pooler_connect_timeout,
+                           .timeout = settings.pooler_connect_timeout});
 }
 
 void Pooler::Impl::RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
                          std::vector<std::string> verify, std::string measure) {
   const std::chrono::seconds timeout = book_.settings().pooler_dn_set_timeout;
-  WorkerOf(*slot)->Send(RunOrder{.slot = slot->id,
-                                 .kind = kind,
-                                 .statements = std::move(statements),
-                                 .verify = std::move(verify),
-                                 .measure = std::move(measure),
-                                 .deadline = Now() + timeout,
-                                 .timeout = timeout});
+  const TimePoint due = kind == RunKind::kReset ? Now() + kResetsWait : TimePoint{};
+  Send(*slot,
+       RunOrder{.slot = slot->id,
+                .kind = kind,
+                .statements = std::move(statements),
+                .verify = std::move(verify),
+                .measure = std::move(measure),
+                .deadline = Now() + timeout,
+                .timeout = timeout},
+       due);
 }
 
 void Pooler::Impl::Warm(Slot* slot) {
@@ -103,9 +112,9 @@ void Pooler::Impl::LongLease(const Slot& slot, Duration held) {
 void Pooler::Impl::Close(Slot* slot) {
   // Its borrower could not leave it in order: a statement may be running.
   const bool unknown = slot->doomed == CloseReason::kRequested;
-  WorkerOf(*slot)->Send(CloseOrder{.slot = slot->id,
-                                   .cancel = unknown,
-                                   .deadline = Now() + book_.settings().pooler_dn_set_timeout});
+  Send(*slot, CloseOrder{.slot = slot->id,
+                         .cancel = unknown,
+                         .deadline = Now() + book_.settings().pooler_dn_set_timeout});
 }
 
 // Anything that can be read from an idle connection, its end included, makes it unfit.

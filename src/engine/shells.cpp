@@ -260,9 +260,10 @@ std::size_t Shells::Drain(const UniqueFd& end) noexcept {
   char dropped[1024];
   std::size_t total = 0;
   ssize_t got;
-  while ((got = ::recv(end.get(), dropped, sizeof(dropped), MSG_DONTWAIT)) > 0) {
-    total += static_cast<std::size_t>(got);
-  }
+  do {
+    got = ::recv(end.get(), dropped, sizeof(dropped), MSG_DONTWAIT);
+    total += static_cast<std::size_t>(std::max<ssize_t>(got, 0));
+  } while (got == sizeof(dropped));
   return total;
 }
 

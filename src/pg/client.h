@@ -30,6 +30,7 @@ struct PolarxLease {
   pg_conn* conn;
   int backend_pid;       // of the datanode
   uint64 catalog_epoch;  // ClientCatalogEpoch() when it was acquired
+  int64 acquired_us;     // when, on the steady clock
   int acquired_level;    // nest level of the (sub)transaction it was acquired in
   bool cancelled;        // a cancel was sent that no result has shown yet: it may still hit what
                          // is sent next, so nothing but a release should follow

@@ -155,6 +155,7 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
 void TakeGrant(const protocol::GrantedLease& granted, const Attachment& attachment,
                PolarxLease* lease) {
   lease->id = granted.lease;
+  lease->acquired_us = Now().time_since_epoch().count();
   lease->attachment = attachment.number;
   if (granted.cell < kCellsOfASession && granted.node_cell < kCellsOfAWorker &&
       attachment.lease_cells != nullptr && attachment.node_cells != nullptr) {

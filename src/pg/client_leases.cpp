@@ -3,6 +3,7 @@
 #include <libpq-fe.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <new>
@@ -130,11 +131,31 @@ void SendRelease(uint64 id, ReleaseKind kind, Parameters changed) noexcept {
 
 // Is the pooler worker still there? When it ends, it marks the leases that are in use.
 bool NeedsLook(const PolarxLease* lease) noexcept {
-  return lease->cell == nullptr ||
-         parking::StateOf(*lease->cell, lease->id) != parking::State::kLeased;
+  return lease->cell == nullptr || !parking::InUse(parking::StateOf(*lease->cell, lease->id));
+}
+
+// Through its cell, without a message, which would cost a wake-up each. True: done.
+bool GiveBackQuietly(PolarxLease* lease) noexcept {
+  if (lease->cell == nullptr || lease->cancelled || lease->recalled || proc_exit_inprogress) {
+    return false;
+  }
+  const int64 held = Now().time_since_epoch().count() - lease->acquired_us;
+  lease->cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 0, UINT32_MAX)));
+  return parking::GiveBack(lease->cell, *lease->node_cell, lease->id) != parking::Parked::kNo;
 }
 
 bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
+
+// Those that were given back through their cells, which may soon be another process's.
+void TellReturned() noexcept {
+  const Attachment* attachment = ClientAttachment();
+  LeaseCell* cells = attachment != nullptr ? attachment->lease_cells : nullptr;
+  for (uint32 i = 0; cells != nullptr && i < kCellsOfASession; ++i) {
+    if (const uint64 lease = parking::TakeBackReturned(&cells[i]); lease != 0) {
+      SendRelease(lease, ReleaseKind::kClean, {});
+    }
+  }
+}
 
 // In before_shmem_exit. What is in sync goes back into its pool; the rest the pooler cancels and
 // closes.
@@ -144,6 +165,7 @@ void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
   while (leases != nullptr) {
     ClientRelease(leases, ReleaseKind::kClean);
   }
+  TellReturned();
   ClientHangUp();
   LeaseCountDropAll();  // a FATAL error in the wait for leases leaves no list of them
 }
@@ -234,7 +256,9 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
     kind = ReleaseKind::kClose;
   }
   if (current) {
-    SendRelease(lease->id, kind, std::move(changed));
+    if (kind != ReleaseKind::kClean || !changed.empty() || !GiveBackQuietly(lease)) {
+      SendRelease(lease->id, kind, std::move(changed));
+    }
   } else if (lease->cell != nullptr) {
     parking::Free(lease->cell, lease->id);  // no pooler worker does it
   }

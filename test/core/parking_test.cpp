@@ -17,12 +17,18 @@ const std::vector<Acts> kSessions = {
     {Act::kPark, Act::kRetake, Act::kPark},
     {Act::kPark, Act::kRetake, Act::kPark, Act::kRetake},
     {Act::kPark, Act::kRetake, Act::kPark, Act::kUnpark},
+    {Act::kGiveBack},
+    {Act::kPark, Act::kRetake, Act::kGiveBack},
 };
 
 std::set<std::string> FaultsOf(const Rules& rules, std::uint64_t* ways) {
   std::set<std::string> faults;
   for (const Acts& acts : kSessions) {
-    for (Want want : {Want::kServe, Want::kRecall, Want::kEndSession}) {
+    const bool ends_parked = !acts.empty() && acts.back() == Act::kPark;
+    for (Want want : {Want::kServe, Want::kRecall, Want::kEndSession, Want::kLook}) {
+      if (want == Want::kLook && ends_parked) {
+        continue;  // it may stay so
+      }
       for (bool reallot : {false, true}) {
         for (Fate fate : {Fate::kLives, Fate::kMayDie, Fate::kDies}) {
           if (want == Want::kEndSession && fate != Fate::kDies) {
@@ -55,18 +61,58 @@ TEST(ParkingTest, ThePromisesHoldInEveryInterleaving) {
 TEST(ParkingTest, WhoParksMustLookAfterwards) {
   Rules rules;
   rules.park = [](FakeCell* cell, const FakeNode& node, std::uint64_t lease) {
-    return node.waiting.load() == 0 && parking::Change(cell, lease, State::kLeased, State::kParked)
+    return node.waiting.load() == 0 && parking::Change(cell, lease, State::kFresh, State::kParked)
                ? Parked::kYes
                : Parked::kNo;
   };
   EXPECT_TRUE(FaultsOf(rules).contains("waits for ever"));
 }
 
+TEST(ParkingTest, WhoGivesBackMustLookAfterwards) {
+  Rules rules;
+  rules.give_back = [](FakeCell* cell, const FakeNode& node, std::uint64_t lease) {
+    const bool given =
+        node.waiting.load() == 0 && parking::Change(cell, lease, State::kFresh, State::kReturned);
+    return given ? Parked::kYes : Parked::kNo;
+  };
+  EXPECT_TRUE(FaultsOf(rules).contains("waits for ever"));
+}
+
+TEST(ParkingTest, WhatIsNotFreshMustNotBeGivenBackThere) {
+  Rules rules;
+  rules.give_back = [](FakeCell* cell, const FakeNode& node, std::uint64_t lease) {
+    if (parking::Change(cell, lease, State::kLeased, State::kReturned)) {
+      return Parked::kYes;
+    }
+    return parking::GiveBack(cell, node, lease);
+  };
+  EXPECT_TRUE(FaultsOf(rules).contains("waits for ever"));
+}
+
+TEST(ParkingTest, WhoHasLookedMustSayThatItWillNotLookAgain) {
+  Rules rules;
+  rules.look_again = parking::TakeReturned<FakeCell>;
+  EXPECT_TRUE(FaultsOf(rules).contains("waits for ever"));
+}
+
+TEST(ParkingTest, ALookMustSwap) {
+  Rules rules;
+  rules.look_again = [](FakeCell* cell, std::uint64_t lease) {
+    if (parking::StateOf(*cell, lease) == State::kFresh) {
+      cell->word.store(parking::Word(lease, State::kLeased));
+      return false;
+    }
+    return parking::TakeReturned(cell, lease);
+  };
+  EXPECT_FALSE(FaultsOf(rules).empty());
+}
+
 TEST(ParkingTest, WhoParksMustNotLookTooEarly) {
   Rules rules;
   rules.park = [](FakeCell* cell, const FakeNode& node, std::uint64_t lease) {
     const bool waited = node.waiting.load() != 0 || node.waiting.load() != 0;
-    if (!parking::Change(cell, lease, State::kLeased, State::kParked)) {
+    if (!(parking::Change(cell, lease, State::kFresh, State::kParked) ||
+          parking::Change(cell, lease, State::kLeased, State::kParked))) {
       return Parked::kNo;
     }
     if (!waited) {
@@ -106,7 +152,8 @@ TEST(ParkingTest, WhoTakesAgainMustSwap) {
 TEST(ParkingTest, WhoParksAndIsNotToMustSwapBack) {
   Rules rules;
   rules.park = [](FakeCell* cell, const FakeNode& node, std::uint64_t lease) {
-    if (!parking::Change(cell, lease, State::kLeased, State::kParked)) {
+    if (!(parking::Change(cell, lease, State::kFresh, State::kParked) ||
+          parking::Change(cell, lease, State::kLeased, State::kParked))) {
       return Parked::kNo;
     }
     return node.waiting.load() == 0 ? Parked::kYes : Parked::kNo;
@@ -145,7 +192,7 @@ TEST(ParkingTest, ARecallMustSwap) {
   Rules rules;
   rules.take_or_recall = [](FakeCell* cell, std::uint64_t lease) {
     const State state = parking::StateOf(*cell, lease);
-    if (state == State::kLeased) {
+    if (parking::InUse(state)) {
       cell->word.store(parking::Word(lease, State::kRecalled));
     }
     return state == State::kParked && parking::Take(cell, lease);
@@ -156,11 +203,12 @@ TEST(ParkingTest, ARecallMustSwap) {
 TEST(ParkingTest, TheLeaseMustBeThatOfTheCell) {
   Rules rules;
   rules.park = [](FakeCell* cell, const FakeNode& node, std::uint64_t) {
-    return parking::Park(cell, node, cell->word.load() >> 2);
+    return parking::Park(cell, node, cell->word.load() >> parking::kStateBits);
   };
   rules.unpark = [](FakeCell* cell, std::uint64_t) {
     std::uint64_t word = cell->word.load();
-    return cell->word.compare_exchange_strong(word, parking::Word(word >> 2, State::kLeased));
+    return cell->word.compare_exchange_strong(
+        word, parking::Word(word >> parking::kStateBits, State::kLeased));
   };
   EXPECT_TRUE(FaultsOf(rules).contains("two owners"));
 }

@@ -28,7 +28,7 @@ enum class User : std::uint8_t { kNobody, kSession, kPooler };
 
 // What both sides see, and what must be true of it.
 struct World {
-  std::uint64_t word = parking::Word(kLease, State::kLeased);
+  std::uint64_t word = parking::Word(kLease, State::kFresh);
   std::uint64_t retakes = 0;
   std::uint64_t waiting = 0;
   std::uint64_t published = 0;  // how often
@@ -148,14 +148,17 @@ struct Rules {
   Retaken (*retake)(FakeCell*, const FakeNode&,
                     std::uint64_t) = parking::Retake<FakeCell, FakeNode>;
   bool (*unpark)(FakeCell*, std::uint64_t) = parking::Unpark<FakeCell>;
+  Parked (*give_back)(FakeCell*, const FakeNode&,
+                      std::uint64_t) = parking::GiveBack<FakeCell, FakeNode>;
   bool (*take)(FakeCell*, std::uint64_t) = parking::Take<FakeCell>;
+  bool (*look_again)(FakeCell*, std::uint64_t) = parking::LookAgain<FakeCell>;
   bool (*take_or_recall)(FakeCell*, std::uint64_t) = parking::TakeOrRecall<FakeCell>;
   bool publishes_first = true;
 };
 
 // --- the session --------------------------------------------------------------------------------
 
-enum class Act : std::uint8_t { kPark, kRetake, kUnpark };
+enum class Act : std::uint8_t { kPark, kRetake, kUnpark, kGiveBack };
 using Acts = std::vector<Act>;
 
 inline void SendRelease(Access* access) {
@@ -166,7 +169,7 @@ inline void SendRelease(Access* access) {
   });
 }
 
-inline void GiveBack(Access* access, FakeCell* cell, const Rules& rules) {
+inline void ReleaseParked(Access* access, FakeCell* cell, const Rules& rules) {
   if (rules.unpark(cell, kLease)) {
     access->BeginUse(User::kSession);
     SendRelease(access);
@@ -185,10 +188,14 @@ inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
   const FakeNode node{{access}};
   bool parked = false;
   for (Act act : acts) {
-    if (act == Act::kPark) {
+    if (act == Act::kPark || act == Act::kGiveBack) {
       access->EndUse();
-      const Parked outcome = rules.park(&cell, node, kLease);
-      parked = outcome == Parked::kYes;
+      const Parked outcome = act == Act::kPark ? rules.park(&cell, node, kLease)
+                                               : rules.give_back(&cell, node, kLease);
+      parked = act == Act::kPark && outcome == Parked::kYes;
+      if (act == Act::kGiveBack && outcome != Parked::kNo) {
+        return;
+      }
       if (outcome == Parked::kNo) {
         access->BeginUse(User::kSession);
         SendRelease(access);
@@ -206,7 +213,7 @@ inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
           return 0;
         });
       } else if (outcome == Retaken::kNotNow) {
-        GiveBack(access, &cell, rules);
+        ReleaseParked(access, &cell, rules);
       }
       parked = false;
       if (outcome != Retaken::kYes) {
@@ -214,7 +221,7 @@ inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
       }
       continue;
     } else {
-      GiveBack(access, &cell, rules);
+      ReleaseParked(access, &cell, rules);
       return;
     }
     if (!parked) {
@@ -232,6 +239,7 @@ enum class Want : std::uint8_t {
   kServe,       // a ticket waits for it
   kRecall,      // it is to be closed or measured
   kEndSession,  // the session's end was heard of
+  kLook,        // nothing, but it has been fresh for long enough
 };
 
 // The lease comes by a message, or because the session has ended.
@@ -259,6 +267,12 @@ inline void RunPooler(Access* access, const Rules& rules, Want want, bool reallo
       });
       ReceiveBack(access, &cell, rules);
     }
+  } else if (want == Want::kLook) {
+    if (rules.look_again(&cell, kLease)) {
+      access->BeginUse(User::kPooler);
+    } else {
+      ReceiveBack(access, &cell, rules);
+    }
   } else {
     if (rules.publishes_first) {
       access->Publish(1);
@@ -274,7 +288,7 @@ inline void RunPooler(Access* access, const Rules& rules, Want want, bool reallo
     }
     access->Publish(0);
   }
-  if (reallot && !parking::Allot(&cell, kNextLease)) {
+  if (reallot && !parking::Allot(&cell, kNextLease, false)) {
     (void)access->Do([](World* world) {
       world->fault = "a cell is not free";
       return 0;

@@ -170,6 +170,9 @@ class Simulation : public PoolActions {
                 "a parked lease outlives its session");
       }
     }
+    for (const Kept& kept : std::exchange(client->returned, {})) {
+      book_->Abandon(client->id, kept.lease, now_);
+    }
     for (const LeaseCell& cell : session_cells_[client->place]) {
       Require(cell.word.load() == 0, "a cell outlives its session");
     }
@@ -179,6 +182,7 @@ class Simulation : public PoolActions {
     client->place = place;
   }
   void Park(Client* client, std::size_t index);
+  void GiveBackQuietly(Client* client, std::size_t index);
   void Retake(Client* client, std::size_t index);
   void Unpark(Client* client, std::size_t index);
   Client* FindClient(SessionId id) {
@@ -281,7 +285,12 @@ class Simulation : public PoolActions {
     });
   }
   void Taken(const Slot& slot) override {
-    for (Kept& kept : FindClient(slot.session)->parked) {
+    Client* client = FindClient(slot.session);
+    if (std::erase_if(client->returned,
+                      [&slot](const Kept& kept) { return kept.lease == slot.lease; }) > 0) {
+      return;
+    }
+    for (Kept& kept : client->parked) {
       if (kept.lease == slot.lease) {
         Require(!std::exchange(kept.taken, true), "a lease is taken twice");
         return;
@@ -323,6 +332,7 @@ class Simulation : public PoolActions {
   std::map<CloseReason, int> closes_;
   int grants_ = 0;
   int retakes_ = 0;
+  int returns_ = 0;        // through cells
   std::set<SlotId> dead_;  // the datanode has hung up, whether that is known yet or not
 
  private:
@@ -353,9 +363,8 @@ inline void Simulation::Grant(const Ticket& ticket, std::span<Slot* const> slots
     Require(slot.doomed == CloseReason::kNone && !pool.obsolete, "a doomed slot is lent");
     Require(!pool.node->paused, "a slot of a paused node is lent");
     Require(!dead_.contains(slot.id), "a dead slot is lent");
-    Require(
-        slot.cell == nullptr || parking::StateOf(*slot.cell, slot.lease) == parking::State::kLeased,
-        "a lease begins parked");
+    Require(slot.cell == nullptr || parking::InUse(parking::StateOf(*slot.cell, slot.lease)),
+            "a lease does not begin in use");
     for (const Ticket* other : pool.queue) {
       Require(other->id > ticket.id || slots.size() > 1 || other->wants.size() > 1,
               "a request was overtaken");
@@ -380,6 +389,24 @@ inline void Simulation::Park(Client* client, std::size_t index) {
   client->leases.erase(client->leases.begin() + static_cast<std::ptrdiff_t>(index));
   client->unseen = false;
   client->parked.push_back({lease, slot->cell, node.cell});
+}
+
+// By a message where it cannot be done through the cell.
+inline void Simulation::GiveBackQuietly(Client* client, std::size_t index) {
+  const LeaseId lease = client->leases[index];
+  const Slot* slot = book_->FindLease(lease);
+  const Node& node = *slot->pool->node;
+  if (slot->cell == nullptr ||
+      parking::GiveBack(slot->cell, *node.cell, lease) != parking::Parked::kYes) {
+    GiveBack(client, index, protocol::ReleaseKind::kClean);
+    return;
+  }
+  Require(now_ <= slot->state_since + parking::kFreshTime, "a lease is fresh for too long");
+  Require(node.published == 0 && !node.paused, "a lease waits while others wait for it");
+  client->leases.erase(client->leases.begin() + static_cast<std::ptrdiff_t>(index));
+  client->unseen = false;
+  client->returned.push_back({lease, slot->cell, node.cell});
+  ++returns_;
 }
 
 inline void Simulation::Retake(Client* client, std::size_t index) {

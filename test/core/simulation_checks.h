@@ -128,6 +128,17 @@ class SimulationChecks {
         held += kept.taken ? 0 : 1;
       }
     }
+    for (const Client& client : world_->clients_) {
+      for (const Kept& kept : client.returned) {
+        const Slot* slot = world_->book_->FindLease(kept.lease);
+        Require(slot != nullptr && slot->session == client.id &&
+                    parking::StateOf(*slot->cell, kept.lease) == parking::State::kReturned,
+                "a lease that was given back is lost");
+        Require(world_->now_ < slot->state_since + parking::kFreshTime,
+                "a lease that was given back is not looked at");
+      }
+      held += client.returned.size();
+    }
     for (const auto& [id, pool] : book_.pools()) {
       held -= static_cast<std::size_t>(pool->count(SlotState::kLeased));
     }
@@ -234,6 +245,9 @@ class SimulationChecks {
     }
     for (const Slot& slot : pool.list(SlotState::kLeased)) {
       Require(!slot.parked(), "a request waits beside a parked lease: " + Text(pool));
+      Require(slot.cell == nullptr ||
+                  parking::StateOf(*slot.cell, slot.lease) != parking::State::kReturned,
+              "a request waits beside a lease that was given back: " + Text(pool));
     }
   }
 

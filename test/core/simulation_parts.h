@@ -65,8 +65,9 @@ struct Client {
   std::vector<protocol::Wanted> wanted;
   std::vector<LeaseId> leases;
   std::vector<Kept> parked;
-  int place = 0;        // of its process, which has the cells
-  bool unseen = false;  // the last grant: may still be taken back
+  std::vector<Kept> returned;  // through their cells; the pooler has not looked yet
+  int place = 0;               // of its process, which has the cells
+  bool unseen = false;         // the last grant: may still be taken back
 };
 
 }  // namespace polarx

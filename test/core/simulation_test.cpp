@@ -94,6 +94,7 @@ class Driver {
 
   int grants() const { return world_.grants_; }
   int retakes() const { return world_.retakes_; }
+  int returns() const { return world_.returns_; }
 
  private:
   void Turn() {
@@ -140,8 +141,12 @@ class Driver {
     } else if (client->leases.empty() || (kind <= 12 && client->leases.size() < 3)) {
       AskForSome(client);
     } else {
-      if (chance_.Percent(50)) {
+      if (chance_.Percent(40)) {
         world_.Park(client, 0);
+        return;
+      }
+      if (chance_.Percent(50)) {
+        world_.GiveBackQuietly(client, 0);
         return;
       }
       static constexpr protocol::ReleaseKind kKinds[] = {protocol::ReleaseKind::kClean,
@@ -334,6 +339,7 @@ TEST(SimulationTest, TheRulesHoldWhateverHappens) {
     }
     EXPECT_GT(driver.grants(), static_cast<int>(steps / 100));
     EXPECT_GT(driver.retakes(), static_cast<int>(steps / 500));
+    EXPECT_GT(driver.returns(), static_cast<int>(steps / 2000));
   } catch (const std::runtime_error& error) {
     ADD_FAILURE() << error.what() << "; POLARX_SIM_SEED=" << current_seed << " step "
                   << current_step;

@@ -2,11 +2,14 @@
 // a lease that the session keeps but does not use. Each function is for one side, that process's
 // main thread.
 //
-// Who parks writes the lease's cell and then reads how many wait; who waits writes that and then
-// reads the cells. All of it is sequentially consistent, so that at least one of them sees what the
-// other wrote: no ticket waits for a lease that has just been parked. One compare-and-swap on the
-// cell decides who gets it. Numbers of leases are not used twice by a pooler worker, and a cell is
-// given to another lease only when it is free.
+// A lease that has just been granted can also be given back here, without a message: the pooler
+// looks at it within kFreshTime, and sooner if it is needed.
+//
+// Who parks or gives back writes the lease's cell and then reads how many wait; who waits writes
+// that and then reads the cells. All of it is sequentially consistent, so that at least one of them
+// sees what the other wrote: no ticket waits for a lease that has just been parked. One
+// compare-and-swap on the cell decides who gets it. Numbers of leases are not used twice by a
+// pooler worker, and a cell is given to another lease only when it is free.
 //
 // The functions are templates for the sake of a test that stops them between any two accesses.
 #pragma once
@@ -14,12 +17,15 @@
 #include <atomic>
 #include <cstdint>
 
+#include "polarx_pooler/core/time.h"
+
 namespace polarx {
 
 // Allotted by the pooler among those of the session that holds the lease.
 struct LeaseCell {
   std::atomic<std::uint64_t> word{0};     // 0: free
   std::atomic<std::uint32_t> retakes{0};  // by the session, since the lease was granted
+  std::atomic<std::uint32_t> held_us{0};  // how long it was, when it was given back
 };
 
 // Written by the pooler alone: not 0 while a ticket waits for any pool of the node, or the node is
@@ -33,22 +39,30 @@ inline constexpr std::uint32_t kCellsOfAWorker = 256;
 
 namespace parking {
 
+inline constexpr Duration kFreshTime = std::chrono::milliseconds(1);
+
 enum class State : std::uint8_t {
   kGone,      // not that lease's any more
   kLeased,    // in use
+  kFresh,     // in use, and the pooler will look at it
   kParked,    // the session's as long as the pooler does not take it
-  kRecalled,  // in use, and not to be parked
+  kReturned,  // the pooler's, as soon as it looks
+  kRecalled,  // in use, and to be given back by a message
 };
+inline constexpr int kStateBits = 3;
 
 inline std::uint64_t Word(std::uint64_t lease, State state) {
-  return lease << 2 | static_cast<std::uint64_t>(state);
+  return lease << kStateBits | static_cast<std::uint64_t>(state);
 }
 
 template <typename Cell>
 State StateOf(const Cell& cell, std::uint64_t lease) {
   const std::uint64_t word = cell.word.load();
-  return word >> 2 == lease ? static_cast<State>(word & 3) : State::kGone;
+  return word >> kStateBits == lease ? static_cast<State>(word - Word(lease, State::kGone))
+                                     : State::kGone;
 }
+
+inline bool InUse(State state) { return state == State::kLeased || state == State::kFresh; }
 
 template <typename Cell>
 bool Change(Cell* cell, std::uint64_t lease, State from, State to) {
@@ -58,14 +72,14 @@ bool Change(Cell* cell, std::uint64_t lease, State from, State to) {
 
 // --- the pooler ----------------------------------------------------------------------------------
 
-// False: the cell is in use.
+// `fresh`: LookAgain will follow. False: the cell is in use.
 template <typename Cell>
-bool Allot(Cell* cell, std::uint64_t lease) {
+bool Allot(Cell* cell, std::uint64_t lease, bool fresh) {
   if (cell->word.load() != 0) {
     return false;
   }
   cell->retakes.store(0);
-  cell->word.store(Word(lease, State::kLeased));
+  cell->word.store(Word(lease, fresh ? State::kFresh : State::kLeased));
   return true;
 }
 
@@ -77,30 +91,38 @@ void Free(Cell* cell, std::uint64_t lease) {
   }
 }
 
-// True: the lease was parked, and is the pooler's.
+// True: the lease was parked or given back, and is the pooler's.
 template <typename Cell>
 bool Take(Cell* cell, std::uint64_t lease) {
-  return Change(cell, lease, State::kParked, State::kGone);
+  const State state = StateOf(*cell, lease);
+  return (state == State::kParked || state == State::kReturned) &&
+         Change(cell, lease, state, State::kGone);
 }
 
-// The same; one that is in use will not be parked.
+// True: the lease was given back, and is the pooler's.
+template <typename Cell>
+bool TakeReturned(Cell* cell, std::uint64_t lease) {
+  return StateOf(*cell, lease) == State::kReturned &&
+         Change(cell, lease, State::kReturned, State::kGone);
+}
+
+// The same; one that is in use is not fresh any more.
+template <typename Cell>
+bool LookAgain(Cell* cell, std::uint64_t lease) {
+  return !Change(cell, lease, State::kFresh, State::kLeased) && TakeReturned(cell, lease);
+}
+
+// True as for Take; one that is in use will not be parked, nor given back here.
 template <typename Cell>
 bool TakeOrRecall(Cell* cell, std::uint64_t lease) {
   for (;;) {
-    switch (StateOf(*cell, lease)) {
-      case State::kGone:
-      case State::kRecalled:
-        return false;
-      case State::kParked:
-        if (Take(cell, lease)) {
-          return true;
-        }
-        break;
-      case State::kLeased:
-        if (Change(cell, lease, State::kLeased, State::kRecalled)) {
-          return false;
-        }
-        break;
+    const State state = StateOf(*cell, lease);
+    if (state == State::kGone || state == State::kRecalled) {
+      return false;
+    }
+    const bool in_use = InUse(state);
+    if (Change(cell, lease, state, in_use ? State::kRecalled : State::kGone)) {
+      return !in_use;
     }
   }
 }
@@ -109,19 +131,44 @@ bool TakeOrRecall(Cell* cell, std::uint64_t lease) {
 
 enum class Parked : std::uint8_t {
   kYes,
-  kNo,     // it is to be released
+  kNo,     // it is to be released by a message
   kTaken,  // the pooler has it already
 };
 
+// The lease is where the pooler may take it. Unless others wait for it.
 template <typename Cell, typename Node>
-Parked Park(Cell* cell, const Node& node, std::uint64_t lease) {
-  if (node.waiting.load() != 0 || !Change(cell, lease, State::kLeased, State::kParked)) {
-    return Parked::kNo;
-  }
+Parked Settled(Cell* cell, const Node& node, std::uint64_t lease, State state) {
   if (node.waiting.load() == 0) {
     return Parked::kYes;
   }
-  return Change(cell, lease, State::kParked, State::kLeased) ? Parked::kNo : Parked::kTaken;
+  return Change(cell, lease, state, State::kLeased) ? Parked::kNo : Parked::kTaken;
+}
+
+template <typename Cell, typename Node>
+Parked Park(Cell* cell, const Node& node, std::uint64_t lease) {
+  // In this order: a fresh one may become a leased one in between.
+  if (node.waiting.load() != 0 || (!Change(cell, lease, State::kFresh, State::kParked) &&
+                                   !Change(cell, lease, State::kLeased, State::kParked))) {
+    return Parked::kNo;
+  }
+  return Settled(cell, node, lease, State::kParked);
+}
+
+// Gives a fresh lease back, for good.
+template <typename Cell, typename Node>
+Parked GiveBack(Cell* cell, const Node& node, std::uint64_t lease) {
+  if (node.waiting.load() != 0 || !Change(cell, lease, State::kFresh, State::kReturned)) {
+    return Parked::kNo;
+  }
+  return Settled(cell, node, lease, State::kReturned);
+}
+
+// The lease that was given back there, to be released by a message after all; 0: there is none, or
+// the pooler has it.
+template <typename Cell>
+std::uint64_t TakeBackReturned(Cell* cell) {
+  const std::uint64_t lease = cell->word.load() >> kStateBits;
+  return Change(cell, lease, State::kReturned, State::kLeased) ? lease : 0;
 }
 
 enum class Retaken : std::uint8_t {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -103,6 +104,10 @@ class PoolBook {
   // Takes a lease back that its session never saw: it needs no reset.
   bool Return(SessionId session, LeaseId lease, TimePoint now);
   Slot* FindLease(LeaseId lease);
+  // Takes the lease back if its session has given it back through its cell; all such leases: how
+  // many. Needed where they would be missed; otherwise EndTurn finds them within kFreshTime.
+  bool CollectReturned(LeaseId lease, TimePoint now);
+  int CollectReturned(TimePoint now);
   // The session is gone; in which state it left what it had not parked, nobody knows.
   void Abandon(SessionId session, LeaseId lease, TimePoint now);
   // True: the lease is in use and stays so, but will not be parked any more.
@@ -143,6 +148,9 @@ class PoolBook {
   void Maintain(TimePoint now);  // at the interval of pool_maintenance_timeout
   // Does anything wait for a slot that is being reset?
   bool AwaitsResets() const { return !tickets_.empty() || some_obsolete_; }
+  // Or will it soon? Since the last call a pool had fewer idle slots than such. Else they may wait
+  // for others, to be reset together.
+  bool HurriesResets() { return std::exchange(hurries_resets_, false) || AwaitsResets(); }
   TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
 
   // --- to be looked at ------------------------------------------------------------------------
@@ -165,6 +173,7 @@ class PoolBook {
   void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
 
   void MarkDirty(Pool* pool);
+  void NoteHurry(const Pool& pool);
   void MarkNode(Node* node);
   void MarkWaiting(Node* node);
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
@@ -175,7 +184,9 @@ class PoolBook {
 
   void Publish(Node* node);
   void AllotNodeCell(Node* node);
-  static void AllotCell(Slot* slot, LeaseCell* cells);
+  void AllotCell(Slot* slot, LeaseCell* cells, TimePoint now);
+  void OnReturned(Slot* slot, TimePoint now);
+  void LookAgain(TimePoint now);
   static void CountRetakes(Slot* slot);
   void EndLease(Slot* slot, TimePoint now);
   bool TakeParked(Slot* slot, TimePoint now);
@@ -227,6 +238,7 @@ class PoolBook {
   bool Evict(Pool* beneficiary, TimePoint now);
   void BlockFill(Node* node, TimePoint now);
   void RejectHopeless(Pool* pool, TimePoint now);
+  bool MustFill(const Pool& pool, TimePoint now) const;
   bool Fill(Pool* pool, TimePoint now);
   Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
   void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
@@ -252,7 +264,9 @@ class PoolBook {
   std::map<NodeId, int> survivors_;
   std::span<NodeCell> cells_;
   std::vector<bool> cells_used_;
+  std::deque<std::pair<TimePoint, LeaseId>> fresh_;  // to be looked at then; some are gone
   std::vector<Pool*> dirty_;
+  bool hurries_resets_ = false;
   bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
   RequestCounters counters_;
   PoolId next_pool_ = 1;
