@@ -38,6 +38,7 @@ pid_t TellToEnd(RegistrySlot* slot, bool hold) {
 }
 
 void AwaitEnd(Oid database, pid_t pid) {
+  const TimestampTz start = GetCurrentTimestamp();
   WorkerEntry entry;
   ConditionVariablePrepareToSleep(&registry_memory->changed);
   while (RegistryLookup(database, &entry) && entry.pid == pid) {
@@ -55,6 +56,8 @@ void AwaitEnd(Oid database, pid_t pid) {
     ResetLatch(MyLatch);
     CHECK_FOR_INTERRUPTS();
   }
+  ereport(DEBUG1, (errmsg_internal("pooler worker with PID %d has ended after %ld ms", pid,
+                                   TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()))));
 }
 
 }  // namespace

@@ -46,13 +46,19 @@ sub load
 my @others = (load('postgres', '-R', 40), load('other', '-C', '-R', 20));
 my %before = map { $_ => worker_pid($coord, $_) } qw(postgres other);
 my $admin = session($coord);
+$admin->ask('SET client_min_messages = debug1');
 
+# How long the statement takes, and how long of that it waits for a pooler worker to end; one that has
+# no worker to wait for says nothing.
 sub timed
 {
 	my ($sql) = @_;
 	my $start = time;
-	$admin->ask($sql);
-	return time - $start;
+	$admin->tell($sql);
+	my (undef, $err) = $admin->hear();
+	my $took = time - $start;
+	die "failed: $sql\n$err" if $err =~ /ERROR|FATAL/;
+	return ($took, $err =~ /DEBUG:  00000: pooler worker with PID \d+ has ended after (\d+) ms/);
 }
 
 # What such commands cost without a pooler worker, on a machine that has other things to do.
@@ -62,17 +68,21 @@ sub take_control
 	for my $sql ('CREATE DATABASE control TEMPLATE plain', 'ALTER DATABASE control RENAME TO controlled',
 		'DROP DATABASE controlled')
 	{
-		my $took = timed($sql);
+		my ($took) = timed($sql);
 		$control = $took if $took > $control;
 	}
 	return;
 }
 
-my (%took, $works);
+my (%took, %waited, $works);
 for my $round (1 .. $kRounds)
 {
 	take_control() if $round % 10 == 1;
-	my $command = sub { $took{"$round: $_[0]"} = timed($_[0]); };
+	my $command = sub {
+		my ($took, $waited) = timed($_[0]);
+		$took{"$round: $_[0]"} = $took;
+		$waited{"$round: $_[0]"} = $waited / 1000 if defined $waited;
+	};
 	$command->("CREATE DATABASE first$round TEMPLATE seed");
 	$works++ if value($coord, $one, db => "first$round") eq 'SELECT 1';
 	$command->("ALTER DATABASE first$round RENAME TO next$round");
@@ -88,6 +98,10 @@ my ($slowest) = sort { $b <=> $a } values %took;
 is(scalar(keys %took), 4 * $kRounds, "so many commands have succeeded: @{[ 4 * $kRounds ]}");
 is_deeply({ map { $took{$_} > $limit ? ($_ => $took{$_}) : () } keys %took }, {},
 	sprintf('... each soon (the slowest %.2f s; without a pooler worker %.2f s)', $slowest, $control));
+my ($longest) = sort { $b <=> $a } values %waited;
+cmp_ok(scalar(keys %waited), '>=', 2 * $kRounds, '... most of them had a pooler worker to wait for');
+is_deeply({ map { $waited{$_} >= 2 ? ($_ => $waited{$_}) : () } keys %waited }, {},
+	sprintf('... which has ended within two seconds each time (the longest wait %.2f s)', $longest));
 is($works, 2 * $kRounds, '... and the pool worked in between each time');
 ok($_->pumpable, 'the load in another database has run without an error all the time') for @others;
 is(worker_pid($coord, $_), $before{$_}, "... by the same pooler worker of $_") for sort keys %before;
