@@ -16,6 +16,10 @@ namespace {
 
 // Each takes about 40 kB.
 constexpr std::size_t kMostKept = 64;
+// To lead one through an empty query costs a tenth of the hand-out, to make one several hand-outs:
+// after so many of the former another one is made, up to so many in all.
+constexpr int kRenewalsForAnother = 64;
+constexpr std::size_t kMostForSlots = 8;
 // What libpq has room for, at least, whenever it reads.
 constexpr std::size_t kLeastRead = 8192;
 
@@ -147,6 +151,11 @@ std::unique_ptr<Shell> Shells::TakeKept(const Lent& lent) {
     }
   }
   if (found == kept_.rend()) {
+    return nullptr;
+  }
+  if ((*found)->lent.slot != lent.slot && kept_.size() < kMostForSlots &&
+      ++renewals_ > kRenewalsForAnother) {
+    renewals_ = 0;
     return nullptr;
   }
   std::unique_ptr<Shell> result = std::move(*found);

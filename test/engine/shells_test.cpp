@@ -3,12 +3,14 @@
 #include "polarx_pooler/engine/shells.h"
 
 #include <gtest/gtest.h>
+
 #include <libpq-events.h>
 #include <sys/socket.h>
 
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -223,6 +225,35 @@ std::string Notice() {
   std::string bytes;
   AppendMessage('N', std::string("SNOTICE\0C00000\0Mhear\0\0", 22), &bytes);
   return bytes;
+}
+
+TEST_F(ShellsTest, SlotsThatOftenTakeTurnsGetOneEach) {
+  std::set<std::string> identities;
+  int same = 0;
+  for (int turn = 0; turn < 200; ++turn) {
+    const bool odd = turn % 2 == 1;
+    Shell* shell =
+        odd ? Lend(&second_, Slot(2, 4712, kStrange)) : Lend(&first_, Slot(1, 4711, kPlain));
+    ASSERT_NE(shell, nullptr);
+    identities.insert(Identity(shell->conn));
+    EXPECT_EQ(PQbackendPID(shell->conn), odd ? 4712 : 4711);
+    EXPECT_STREQ(PQparameterStatus(shell->conn, "client_encoding"), odd ? "SJIS" : "UTF8");
+    same += identities.size() == 2 ? 1 : 0;
+    shells_.Detach(shell, true);
+  }
+  EXPECT_EQ(identities.size(), 2u);
+  EXPECT_GT(same, 100);
+}
+
+TEST_F(ShellsTest, NotMoreThanAFewAreMadeThatWay) {
+  std::set<std::string> identities;
+  for (std::uint64_t turn = 0; turn < 1500; ++turn) {
+    Shell* shell = Lend(&first_, Slot(turn % 50 + 1, 4711));
+    ASSERT_NE(shell, nullptr);
+    identities.insert(Identity(shell->conn));
+    shells_.Detach(shell, true);
+  }
+  EXPECT_EQ(identities.size(), 8u);
 }
 
 TEST_F(ShellsTest, SettingsOfTheLastBorrowerAreTakenBack) {

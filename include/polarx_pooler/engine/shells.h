@@ -43,7 +43,7 @@ class Shells {
   // was last used for the same pool, else a new one, within `limit`. It is the caller's until
   // Detach. Nothing of the last borrower is left in a kept one: unless it served the same slot and
   // still looks as it was lent, libpq itself is led through an empty query whose answer carries the
-  // new process id and parameter values.
+  // new process id and parameter values. Who often takes turns among a few slots gets one for each.
   Result<Shell*> Adopt(UniqueFd fd, Lent lent, Duration limit);
 
   // Takes the descriptor away, so that nothing libpq says reaches the datanode any more; `shell` is
@@ -72,6 +72,7 @@ class Shells {
   static std::size_t Drain(const UniqueFd& end) noexcept;
 
   std::vector<std::unique_ptr<Shell>> kept_;  // the last one used at the back
+  int renewals_ = 0;                          // since another one was made instead
   UniqueFd inside_;                           // under every kept one
   UniqueFd outside_;                          // its other end
 };
