@@ -1,6 +1,9 @@
 // The limit of lending descriptors: a serving process answers each request of 16 bytes on a Unix
 // socket with 16 bytes and one descriptor; clients are processes, each thread of execution its own.
-//   fd_limit CLIENTS SECONDS PAUSE_US
+// With a CONNINFO the descriptors are those of ten connections, and each is reset, by DISCARD ALL, when
+// its client asks for the next one: the least that a pool has to do.
+//   fd_limit CLIENTS SECONDS PAUSE_US [CONNINFO]
+#include <libpq-fe.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -10,6 +13,8 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <map>
+#include <utility>
 
 #include "measure.h"
 
@@ -65,27 +70,103 @@ void FetchDescriptor(int socket) {
   close(*reinterpret_cast<int*>(CMSG_DATA(CMSG_FIRSTHDR(&header))));
 }
 
-[[noreturn]] void Serve(const std::vector<int>& sockets) {
-  const int poller = epoll_create1(EPOLL_CLOEXEC);
-  int lent[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM, 0, lent) != 0) {
-    bench::Die("could not make a socket pair");
+// What is lent: one socket of no use again and again, or connections that are reset in between.
+class Lender {
+ public:
+  Lender(int poller, const char* conninfo) : poller_(poller) {
+    int pair[2] = {-1, -1};
+    if (conninfo == nullptr && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
+      bench::Die("could not make a socket pair");
+    }
+    socket_ = pair[0];
+    for (int i = 0; conninfo != nullptr && i < 10; i++) {
+      PGconn* conn = PQconnectdb(conninfo);
+      if (PQstatus(conn) != CONNECTION_OK || PQsetnonblocking(conn, 1) != 0) {
+        bench::Die(PQerrorMessage(conn));
+      }
+      Watch(PQsocket(conn));
+      idle_.push_back(conn);
+      connections_[PQsocket(conn)] = conn;
+    }
   }
+
+  void Watch(int fd) const {
+    epoll_event event{EPOLLIN, {.fd = fd}};
+    if (epoll_ctl(poller_, EPOLL_CTL_ADD, fd, &event) != 0) {
+      bench::Die("could not watch a socket");
+    }
+  }
+
+  void Lend(int client) {
+    if (socket_ >= 0) {
+      SendDescriptor(client, socket_);
+    } else if (idle_.empty()) {
+      waiting_.push_back(client);
+    } else {
+      PGconn* before = std::exchange(lent_[client], idle_.back());
+      SendDescriptor(client, PQsocket(idle_.back()));
+      idle_.pop_back();
+      if (before != nullptr && PQsendQuery(before, "DISCARD ALL") == 0) {
+        bench::Die(PQerrorMessage(before));
+      }
+    }
+  }
+
+  // False: that is no connection of the lender.
+  bool FinishReset(int fd) {
+    const auto found = connections_.find(fd);
+    if (found == connections_.end()) {
+      return false;
+    }
+    if (PQconsumeInput(found->second) == 0) {
+      bench::Die(PQerrorMessage(found->second));
+    }
+    while (PQisBusy(found->second) == 0) {
+      PGresult* result = PQgetResult(found->second);
+      PQclear(result);
+      if (result == nullptr) {
+        idle_.push_back(found->second);
+        break;
+      }
+    }
+    if (!waiting_.empty() && !idle_.empty()) {
+      const int client = waiting_.back();
+      waiting_.pop_back();
+      Lend(client);
+    }
+    return true;
+  }
+
+ private:
+  const int poller_;
+  int socket_ = -1;
+  std::map<int, PGconn*> connections_;
+  std::map<int, PGconn*> lent_;  // by client
+  std::vector<PGconn*> idle_;
+  std::vector<int> waiting_;
+};
+
+[[noreturn]] void Serve(const std::vector<int>& sockets, const char* conninfo) {
+  const int poller = epoll_create1(EPOLL_CLOEXEC);
+  Lender lender(poller, conninfo);
   for (const int socket : sockets) {
-    epoll_event event{EPOLLIN, {.fd = socket}};
-    epoll_ctl(poller, EPOLL_CTL_ADD, socket, &event);
+    lender.Watch(socket);
   }
   size_t open = sockets.size();
   epoll_event events[64];
   while (open > 0) {
     const int count = epoll_wait(poller, events, 64, -1);
     for (int i = 0; i < count; i++) {
+      const int fd = events[i].data.fd;
+      if (lender.FinishReset(fd)) {
+        continue;
+      }
       char message[kMessageSize];
-      if (recv(events[i].data.fd, message, sizeof(message), MSG_DONTWAIT) <= 0) {
-        close(events[i].data.fd);
+      if (recv(fd, message, sizeof(message), MSG_DONTWAIT) <= 0) {
+        close(fd);
         open--;
       } else {
-        SendDescriptor(events[i].data.fd, lent[0]);
+        lender.Lend(fd);
       }
     }
   }
@@ -144,8 +225,8 @@ void PrintReports(const Report* reports, int clients, double seconds, double cpu
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
-    bench::Die("usage: fd_limit CLIENTS SECONDS PAUSE_US");
+  if (argc != 4 && argc != 5) {
+    bench::Die("usage: fd_limit CLIENTS SECONDS PAUSE_US [CONNINFO]");
   }
   const int clients = std::atoi(argv[1]);
   const double seconds = std::atof(argv[2]);
@@ -168,7 +249,7 @@ int main(int argc, char** argv) {
   }
   const pid_t server = Spawn([&] {
     CloseAll(asking, -1);
-    Serve(served);
+    Serve(served, argv[4]);  // null after the last
   });
   const double end_us = bench::NowUs() + seconds * 1e6;
   std::vector<pid_t> children;

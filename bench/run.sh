@@ -115,6 +115,7 @@ inside() {
   start_datanode
   start_coordinator
   start_pgbouncer
+  start_stand_in
   quietly "$work/setup.log" set_up_coordinator
   machine | tee "$results/report.txt"
   say

@@ -26,6 +26,7 @@ without_cpu() { awk '{ print $1, $2, $3, "-" }'; }
 
 measure_acquire() {
   record fd_pass "$bench/fd_limit" 1 "$slice" 0
+  record fd_pass_reset "$bench/fd_limit" 1 "$slice" 0 "$direct"
   record acquire acquire bench 1 dn
   record fd_pass_spaced "$bench/fd_limit" 1 "$slice" 1000
   record acquire_spaced acquire bench 1 dn 1000
@@ -43,6 +44,7 @@ measure_throughput() {
   record fd_pass_8 "$bench/fd_limit" 8 "$slice" 0
   record fd_pass_32 "$bench/fd_limit" 32 "$slice" 0
   record acquire_32 acquire bench 32 dn_32
+  record acquire_32_hollow acquire bench 32 hollow
   record reset_32 "$bench/libpq_limit" reset "$direct" 32 "$slice" 2
 }
 
@@ -128,7 +130,13 @@ measure_opening() {
   record open_200_libpq "$bench/libpq_limit" open "$direct" 200 8
   alter_pool opening many 200
   record open_200_pool open_pool 'SELECT pooler.start()'
-  length=$(tail -n 1 "$work/raw.csv" | awk -F ';' '{ print $3 / 1e6 }')
+  close_pool
+  sql opening -c 'SELECT pooler.stop()' >/dev/null
+  sql opening -c "ALTER SYSTEM SET pooler.warmup_query = ''" -c 'SELECT pg_reload_conf()' >/dev/null
+  alter_pool opening many 200
+  record open_200_cold open_pool 'SELECT pooler.start()'
+  sql opening -c 'ALTER SYSTEM RESET pooler.warmup_query' -c 'SELECT pg_reload_conf()' >/dev/null
+  length=$(awk -F ';' '$1 == "open_200_pool" { us = $3 } END { print us / 1e6 }' "$work/raw.csv")
   close_pool
   record acquire_quiet acquire opening 1 other 1000
   record acquire_opening acquire_while_opening "$length"

@@ -38,6 +38,14 @@ start_datanode() {
   direct_scram="host=127.0.0.1 user=scram password=secret $common"
 }
 
+# Its input is held open as long as this shell lives.
+start_stand_in() {
+  stand_in_port=$(free_port)
+  mkfifo "$work/stand_in.input"
+  "$bench/stand_in" "$stand_in_port" <"$work/stand_in.input" >"$work/log/stand_in.log" 2>&1 &
+  exec 8>"$work/stand_in.input"
+}
+
 start_pgbouncer() {
   bouncer_port=$(free_port)
   echo '"postgres" ""' >"$work/userlist"
@@ -98,7 +106,9 @@ set_up_coordinator() {
       sql $database -c 'CREATE EXTENSION polarx_pooler' -c 'CREATE EXTENSION polarx_bench' || return
   done
   node bench dn &&
-    node bench dn_32 "max_pool_size '32', min_pool_size '16', min_free_size '0'" || return
+    node bench dn_32 "max_pool_size '32', min_pool_size '16', min_free_size '0'" &&
+    node bench hollow "max_pool_size '32', min_pool_size '16', min_free_size '0'" &&
+    sql bench -c "ALTER SERVER hollow OPTIONS (SET port '$stand_in_port')" || return
   for i in $(seq 16); do node bench "n$i" "min_pool_size '3', min_free_size '2'" || return; done
   for i in $(seq 8); do node eight "n$i" || return; done
   node small dn "min_pool_size '10', min_free_size '0'" &&
@@ -117,5 +127,6 @@ await() { "$bench/sql_load" until "$coordinator dbname=$1" 'SELECT 1' "$2" >/dev
 stop_all() {
   local pid
   if pid=$(cat "$work/pgbouncer.pid" 2>/dev/null); then kill "$pid" 2>/dev/null; fi
+  exec 8>&-
   stop_servers "$work"
 }
