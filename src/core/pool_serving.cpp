@@ -208,7 +208,6 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
 void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now) {
   Pool* pool = slot->pool;
   pool->Move(slot, SlotState::kLeased, now);
-  NoteHurry(*pool);
   slot->lease = next_lease_++;
   slot->session = ticket.session;
   slot->role = role;
@@ -221,6 +220,7 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now
   leases_[slot->lease] = slot;
   pool->ever_acquired = true;
   pool->last_acquired = now;
+  NoteHurry(*pool, now);
   ++pool->counters.acquired;
   pool->acquire_time.Add(now - ticket.arrived_at);
   if (ticket.waited) {

@@ -39,7 +39,7 @@ inline constexpr std::uint32_t kCellsOfAWorker = 256;
 
 namespace parking {
 
-inline constexpr Duration kFreshTime = std::chrono::milliseconds(1);
+inline constexpr Duration kFreshTime = std::chrono::milliseconds(5);
 
 enum class State : std::uint8_t {
   kGone,      // not that lease's any more

@@ -148,8 +148,8 @@ class PoolBook {
   void Maintain(TimePoint now);  // at the interval of pool_maintenance_timeout
   // Does anything wait for a slot that is being reset?
   bool AwaitsResets() const { return !tickets_.empty() || some_obsolete_; }
-  // Or will it soon? Since the last call a pool had fewer idle slots than such. Else they may wait
-  // for others, to be reset together.
+  // Or may it soon, or is there nothing to be gained by letting resets wait for others, to be done
+  // together? Of what has happened since the last call.
   bool HurriesResets() { return std::exchange(hurries_resets_, false) || AwaitsResets(); }
   TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
 
@@ -173,7 +173,7 @@ class PoolBook {
   void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
 
   void MarkDirty(Pool* pool);
-  void NoteHurry(const Pool& pool);
+  void NoteHurry(const Pool& pool, TimePoint now);
   void MarkNode(Node* node);
   void MarkWaiting(Node* node);
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
