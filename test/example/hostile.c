@@ -6,7 +6,6 @@
 #include "postgres.h"
 
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "fmgr.h"
@@ -15,26 +14,9 @@
 #include "storage/latch.h"
 #include "utils/builtins.h"
 
+#include "misuse.h"
+
 PG_FUNCTION_INFO_V1(example_hostile);
-
-/* The path may be longer than sun_path holds: it is used relative to the data directory. */
-static int
-connect_to(const char *path)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	size_t		prefix = strlen(DataDir);
-	int			fd;
-
-	if (strncmp(path, DataDir, prefix) == 0 && path[prefix] == '/')
-		path += prefix + 1;
-	strlcpy(address.sun_path, path, sizeof(address.sun_path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0)
-		ereport(ERROR,
-				(errcode_for_socket_access(),
-				 errmsg("could not connect to \"%s\": %m", path)));
-	return fd;
-}
 
 /* Reads until the pooler closes; returns how many bytes came. */
 static int
@@ -65,8 +47,13 @@ example_hostile(PG_FUNCTION_ARGS)
 	char	   *path = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	bytea	   *data = PG_GETARG_BYTEA_PP(1);
 	char	   *ending = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	int			fd = connect_to(path);
+	int			fd = connect_to_pooler(path);
 	int			received = 0;
+
+	if (fd < 0)
+		ereport(ERROR,
+				(errcode_for_socket_access(),
+				 errmsg("could not connect to \"%s\": %m", path)));
 
 	/* The pooler may close before it has taken all: then the rest is of no interest. */
 	(void) send(fd, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data), MSG_NOSIGNAL);

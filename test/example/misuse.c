@@ -22,6 +22,8 @@
 #include "storage/latch.h"
 #include "utils/builtins.h"
 
+#include "misuse.h"
+
 PG_FUNCTION_INFO_V1(misuse_attach);
 PG_FUNCTION_INFO_V1(misuse_send);
 PG_FUNCTION_INFO_V1(misuse_receive);
@@ -44,9 +46,8 @@ extern void watch_generation(void);
 static PolarxPoolerFunctions pooler;
 static int	spoken = -1;		/* the socket of misuse_attach, kept until the session ends */
 
-/* -1, with errno. The path is used relative to the data directory, as it may be long. */
-static int
-connect_to(const char *path)
+int
+connect_to_pooler(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	size_t		prefix = strlen(DataDir);
@@ -143,7 +144,7 @@ misuse_attach(PG_FUNCTION_ARGS)
 	memcpy(attach + 3, &generation, sizeof(generation));
 	if (spoken >= 0)
 		close(spoken);
-	spoken = connect_to(path);
+	spoken = connect_to_pooler(path);
 	if (spoken < 0 || send(spoken, attach, sizeof(attach), MSG_NOSIGNAL) != sizeof(attach))
 		ereport(ERROR, (errcode_for_socket_access(), errmsg("could not attach: %m")));
 	answer = receive_frame(spoken);
@@ -190,7 +191,7 @@ misuse_forked(PG_FUNCTION_ARGS)
 	if (child == 0)
 	{
 		char		buffer[4096];
-		int			fd = connect_to(path);
+		int			fd = connect_to_pooler(path);
 		ssize_t		got;
 
 		if (fd >= 0)

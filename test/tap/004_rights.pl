@@ -149,8 +149,7 @@ value($coord, q{ALTER SERVER dn2 OPTIONS (DROP dbname)});
 		PGREQUIREPEER => 'nobody',
 		PGCLIENTENCODING => 'LATIN1',
 		PGDATABASE => 'postgres',
-		PGTZ => 'Asia/Tokyo',
-		PGAPPNAME => 'environment');
+		PGTZ => 'Asia/Tokyo');
 	$coord->restart();
 }
 # Without dbname it is the remote user's name.

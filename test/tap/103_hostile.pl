@@ -25,7 +25,7 @@ my $fds = value($coord, 'SELECT fds_used FROM pooler.workers');
 # Codes of requests, as in core/protocol.h; a frame is length, code, payload.
 my $code = 0x504C5801;
 sub frame { my ($n, $payload) = @_; return pack('NN', 8 + length $payload, $code + $n) . $payload; }
-my %attach = map { $_ => frame(0, pack('NQ>', 1, $_)) } 0 .. 3;
+my $attach = frame(0, pack('NQ>', 1, 0));    # to another worker than that which runs
 
 srand 1;
 my %nonsense = (
@@ -78,12 +78,24 @@ sub hostile
 	my ($data, $ending) = @_;
 	return "SELECT example_hostile('$path', " . $literal->($data) . ", '$ending')";
 }
+
+# A session that has attached by hand and then sends the data; the pooler may not take all of them.
+sub attached
+{
+	my ($data) = @_;
+	my $session = session($coord);
+	$session->ask("SELECT misuse_attach('$path')");
+	$session->tell('SELECT misuse_send(' . $literal->($data) . ')');
+	$session->hear();
+	return $session;
+}
 for my $name (sort keys %nonsense)
 {
 	my $data = $nonsense{$name};
 	value($coord, hostile($data, 'hangup'));
 	value($coord, hostile(substr($data, 0, length($data) / 2), 'hangup'));
-	value($coord, hostile($attach{$_} . $data, 'hangup')) for 0 .. 3;
+	value($coord, hostile($attach . $data, 'hangup'));
+	attached($_)->quit() for $data, substr($data, 0, length($data) / 2);
 	is(value($coord, $one), 'SELECT 1', "$name, and a hang-up: the pool works on");
 }
 for my $name ('random bytes', 'a length of 0', 'a length of 2 GB', 'a negative length', 'an unknown code',
@@ -94,13 +106,19 @@ for my $name ('random bytes', 'a length of 0', 'a length of 2 GB', 'a negative l
 	within(2, "$name: the pooler ends that connection", sub { $sender->ask(hostile($nonsense{$name}, 'await')) });
 	is($sender->ask($one), 'SELECT 1', '... another one of the same process goes on');
 	$sender->quit();
+	$sender = attached($nonsense{$name});
+	my $heard = within(2, '... so it does after an attach', sub { $sender->ask('SELECT misuse_receive() IS NULL') });
+	# Asking for a view before the attach is what everybody may do after it.
+	is($heard, $name =~ /before the attach/ ? 'f' : 't', '... without an answer to what is none of a session\'s requests');
+	is($sender->ask($one), 'SELECT 1', '... and the session goes on');
+	$sender->quit();
 }
 my @silent;
-for my $data ('', "\0", pack('N', 100), pack('NN', 1000, $code) . 'x' x 10, substr($attach{0}, 0, 15),
-	(map { $attach{$_} . pack('NN', 50, $code + 1) . "\0" x 5 } 0 .. 3))
+for my $data ('', "\0", pack('N', 100), pack('NN', 1000, $code) . 'x' x 10, substr($attach, 0, 15))
 {
 	push @silent, session($coord);
 	$silent[-1]->ask(hostile($data, 'silence'));
+	push @silent, attached($data);
 	is(value($coord, $one), 'SELECT 1', 'part of a message and silence: the pool works on');
 }
 
@@ -108,13 +126,10 @@ for my $data ('', "\0", pack('N', 100), pack('NN', 1000, $code) . 'x' x 10, subs
 my $victim = session($coord);
 $victim->tell(q{SELECT pooler.exec('dn1', 'SELECT pg_sleep(1)')});
 wait_until($dn, q{SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1)' AND state = 'active'}, '1', 'a victim');
-for my $generation (0 .. 3)
-{
-	value($coord, hostile($attach{$generation} . frame(4, pack('Q>', $_)), 'hangup')) for 1 .. 4;
-	value($coord, hostile($attach{$generation} . join('', map { frame(3, pack('NQ>CN', 1, $_, 0, 0)) } 1 .. 60), 'hangup'));
-	value($coord, hostile($attach{$generation} . frame(1, pack('NNNNN', 1, 0, 1, 4294967295, 10)), 'hangup'));
-	value($coord, hostile($attach{$generation} . frame(1, pack('NNN', 1, 0, 4000000000)), 'hangup'));
-}
+attached(join '', map { frame(4, pack('Q>', $_)) } 1 .. 60)->quit();
+attached(frame(3, pack('NQ>CN', 1, $_, 2, 0)))->quit() for 1 .. 30;
+attached(frame(1, pack('NNCNNN', 1, 0, 0, 1, 4294967295, 10)))->quit();
+attached(frame(1, pack('NNCN', 1, 0, 0, 4000000000)))->quit();
 my ($out, $err) = $victim->hear();
 is("$out$err", 'SELECT 1', 'another session\'s lease can be neither cancelled nor released');
 $_->quit() for @silent, $victim;

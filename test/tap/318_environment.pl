@@ -92,7 +92,7 @@ chmod 0600, "$home/.pgpass", "$home/.postgresql/postgresql.key";
 my %environment = (
 	HOME => $home, PGSYSCONFDIR => $home, PGSERVICEFILE => "$home/.pg_service.conf", PGPASSFILE => "$home/.pgpass",
 	PGUSER => 'env', PGPASSWORD => 'app-secret', PGDATABASE => 'env', PGHOST => $coord->host, PGHOSTADDR => '127.0.0.1',
-	PGPORT => $coord->port, PGOPTIONS => '-c work_mem=77MB -c role=env', PGCLIENTENCODING => 'LATIN1', PGTZ => 'Asia/Tokyo',
+	PGPORT => $coord->port, PGOPTIONS => '-c work_mem=77MB -c role=env', PGCLIENTENCODING => 'LATIN1', PGAPPNAME => 'environment', PGTZ => 'Asia/Tokyo',
 	PGDATESTYLE => 'German', PGGEQO => 'off', PGSSLMODE => 'require', PGSSLCERT => "$home/.postgresql/postgresql.crt",
 	PGSSLKEY => "$home/.postgresql/postgresql.key", PGSSLROOTCERT => "$home/.postgresql/root.crt", PGSSLMINPROTOCOLVERSION => 'TLSv1.3',
 	PGGSSENCMODE => 'require', PGCHANNELBINDING => 'require', PGREQUIREPEER => 'nobody', PGKRBSRVNAME => 'x', PGGSSLIB => 'x',
@@ -106,7 +106,8 @@ for my $turn ([ 'all variables', \%environment ], [ 'a service file', { HOME => 
 	my ($name, $variables) = @$turn;
 	{
 		local %ENV = (%ENV, %$variables);
-		$coord->restart();
+		# By itself, for the cluster's own verb leaves PGAPPNAME out.
+		system_or_bail('pg_ctl', '-w', '-D', $coord->data_dir, '-l', $coord->logfile, '-m', 'fast', 'restart');
 	}
 	my $postmaster = slurp_file($coord->data_dir . '/postmaster.pid') =~ /^(\d+)/ ? $1 : die 'no postmaster';
 	my %there = map { split /=/, $_, 2 } split /\0/, slurp_file("/proc/$postmaster/environ");
