@@ -43,9 +43,10 @@ for name in "${tests[@]}"; do
   say "$name: $(tail -n 1 "$work/$name.log")"
 done
 
-# One object each: gcov answers with a line of JSON. A line counts as run if any object has run it.
+# One object each: gcov answers with a line of JSON, here without the files of the system. A line
+# counts as run if any object has run it.
 find "$build" -name '*.gcda' | while read -r counts; do
-  gcov --json-format --stdout "$counts" 2>/dev/null
+  gcov --json-format --stdout --relative-only --source-prefix "$root" "$counts" 2>/dev/null
 done | perl -MJSON::PP -e '
   my ($root) = @ARGV;
   my (%runs, %functions);

@@ -11,9 +11,9 @@ usage() {
 usage: test/valgrind.sh [--keep]
 
 Starts a coordinator under valgrind (every process of it) and a plain server as its datanode, walks
-through statements, transactions, errors, administration, a killed session, a worker's restart and
-the removal of the extension, stops the server, and shows what memcheck says about code of the extension:
-errors, and memory that is definitely lost. What has no frame of the extension is the server's own
+through statements, transactions, errors, killed sessions, parked leases, administration, a worker's
+restart and the removal of the extension, stops the server, and shows what memcheck says about code of
+the extension: errors, and memory that is definitely lost. What has no frame of the extension is the server's own
 affair (it is not built for valgrind) and is only counted. Takes some minutes. Not part of test/run.sh.
 
   --keep   leave the temporary directory with all logs, and say where it is
@@ -110,6 +110,48 @@ sessions() {
   for session in "${pids[@]}"; do wait "$session" || die "a session failed: $(cat "$work"/session*)"; done
 }
 
+# A session keeps its connections parked while others end them, take them back or end the session, and
+# keeps what it borrows them with while they are not parked.
+parking() {
+  sql <<'SQL' || return 1
+SET pooler.queue_timeout = '200s';
+SELECT pg_backend_pid() AS me \gset
+\setenv ME :me
+SELECT 'SELECT pooler.exec_all(''SELECT 1'')' FROM generate_series(1, 5) \gexec
+SELECT count(*) AS parked FROM pooler.connections WHERE state = 'parked' AND session_pid = :me \gset
+SELECT 1 / (:parked = 2)::int;
+SELECT pooler.clean();
+SELECT pooler.exec_all('SELECT 1');
+\! psql -X -q -At -c "SELECT pooler.clean()"
+SELECT pooler.exec_all('SELECT 1');
+ALTER SERVER dn2 OPTIONS (SET max_pool_size '1');
+SELECT pooler.exec('dn2', 'SELECT 1');
+\! psql -X -q -At -c "SET pooler.queue_timeout = '200s'" -c "SELECT pooler.exec('dn2', 'SELECT 2')"
+SELECT pooler.exec('dn2', 'SELECT 1');
+ALTER SERVER dn2 OPTIONS (SET max_pool_size '3');
+SELECT pooler.exec_all('SELECT 1');
+RESET ALL;
+SELECT parking_park('dn1', 'SELECT 1', ending) FROM unnest('{done,unread,pipeline,dressed,done}'::text[]) ending;
+SET pooler.park_leases = off;
+SELECT format('SELECT pooler.exec(%L, %L)', node, 'SELECT 1')
+FROM generate_series(1, 3), unnest('{dn1,dn2}'::text[]) node \gexec
+SELECT * FROM pooler.query_all('SELECT generate_series(1, 3000)') AS t(node name, n int) OFFSET 5999;
+SET pooler.park_leases = on;
+SELECT pooler.exec_all('SELECT 1');
+SQL
+  # The pooler worker ends, then the session itself: what becomes of the statement after that is not asked.
+  sql <<'SQL' >>"$work/parking.log" 2>&1
+SELECT pooler.exec_all('SELECT 1');
+\! psql -X -q -At -c "SELECT pg_terminate_backend(pid, 200000) FROM pooler.workers WHERE datname = 'postgres'"
+SELECT pooler.exec_all('SELECT 1');
+SELECT pg_backend_pid() AS me \gset
+\setenv ME :me
+\! psql -X -q -At -c "SELECT pg_terminate_backend($ME, 200000)"
+SELECT pooler.exec_all('SELECT 1');
+SQL
+  until_true "$worker_ready AND NOT EXISTS (SELECT FROM pooler.connections WHERE state <> 'idle')"
+}
+
 administration() {
   sql <<'SQL' >"$work/administration.log"
 SELECT * FROM pooler.ping();
@@ -197,6 +239,7 @@ SUPPRESSIONS
   say "statements"; (statements "$datanode" >"$work/statements.log") || die "a statement failed"
   say "errors"; (errors) || exit 1
   say "sessions"; (sessions) || exit 1
+  say "parking"; (parking >"$work/parking.log") || die "a statement with parked leases failed"
   say "administration"; (administration) || exit 1
   sql -c 'DROP EXTENSION polarx_pooler CASCADE' 2>"$work/drop.log"
   pg_ctl -D "$work/coordinator" -m fast -w -t 200 stop >"$work/stop.log" 2>&1 || die "did not stop"

@@ -258,6 +258,53 @@ TEST_F(WorkerTest, AsksForValuesThatItsOwnCopyMayBeWrongAbout) {
   EXPECT_EQ(datanode_.counts().statements.back(), "SELECT pg_catalog.current_setting('TimeZone')");
 }
 
+TEST_F(WorkerTest, TellsTheDatanodesValueInsteadOfItsCopyUntilTheyAgree) {
+  const auto zone = [](const RunDone& done) {
+    for (const auto& [name, value] : done.parameters.value_or(protocol::Parameters{})) {
+      if (name == "TimeZone") {
+        return value;
+      }
+    }
+    return std::string("not told");
+  };
+  Open(1);
+  datanode_.SetBehaviour(
+      {.rows = {{"SELECT pg_catalog.current_setting('TimeZone')", "Asia/Tokyo"}}});
+  Run(1, {"DISCARD ALL"}, seconds(10), {"TimeZone"});
+  EXPECT_EQ(zone(Next<RunDone>()), "Asia/Tokyo");
+  Run(1, {"DISCARD ALL"});
+  EXPECT_EQ(zone(Next<RunDone>()), "not told") << "nothing has changed";
+  Run(1, {"SET TimeZone = Asia/Tokyo"});
+  EXPECT_EQ(zone(Next<RunDone>()), "not told") << "now the copy is right, too";
+  Run(1, {"SET TimeZone = UTC"});
+  EXPECT_EQ(zone(Next<RunDone>()), "UTC");
+}
+
+TEST_F(WorkerTest, ACopyThatBeginsIsAFailure) {
+  Open(1);
+  Run(1, {"COPY"});
+  const RunDone done = Next<RunDone>();
+  EXPECT_EQ(done.status.sqlstate(), sqlstate::kConnectionLost);
+  EXPECT_EQ(done.status.message(), "a statement of the pooler started a COPY");
+}
+
+TEST_F(WorkerTest, NotificationsAreDropped) {
+  Open(1);
+  datanode_.SendToAll(
+      std::string("A\0\0\0\x0c\0\0\0\x01"
+                  "a\0b\0",
+                  13));
+  Run(1, {"DISCARD ALL"});
+  EXPECT_TRUE(Next<RunDone>().status.ok());
+  Run(1, {"DISCARD ALL"});
+  EXPECT_TRUE(Next<RunDone>().status.ok());
+}
+
+TEST_F(WorkerTest, LooksNamesUpInTheSystem) {
+  Connect(1, seconds(10), "localhost");
+  EXPECT_GT(Next<Connected>().remote_pid, 0);
+}
+
 TEST_F(WorkerTest, AMeasureBringsItsValueAndMayFail) {
   Open(1);
   Run(1, {"DISCARD ALL"}, seconds(10), {}, "ECHO 4711");

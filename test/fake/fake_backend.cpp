@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
 
 namespace polarx {
 namespace {
@@ -55,6 +56,19 @@ std::string_view Trim(std::string_view text) {
 std::string RowDescription() {
   return Message('T', Int16(1) + Text("echo") + Int32(0) + Int16(0) + Int32(25) + Int16(-1) +
                           Int32(-1) + Int16(0));
+}
+
+// The value that a statement answers in one row of one column; empty: it has no rows.
+std::optional<std::string> RowOf(std::string_view statement, const FakeBehaviour& behaviour) {
+  if (statement.starts_with("ECHO ")) {
+    return std::string(statement.substr(5));
+  }
+  for (const auto& [text, value] : behaviour.rows) {
+    if (text == statement) {
+      return value;
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -172,7 +186,7 @@ void FakeBackend::Handle(char type, std::string_view body, const FakeBehaviour& 
   }
   switch (type) {
     case 'Q':
-      HandleSimple(FirstText(&body));
+      HandleSimple(FirstText(&body), behaviour);
       break;
     case 'P':
       FirstText(&body);
@@ -186,10 +200,10 @@ void FakeBackend::Handle(char type, std::string_view body, const FakeBehaviour& 
       out_ += Message('3', "");
       break;
     case 'D':
-      out_ += parsed_.starts_with("ECHO ") ? RowDescription() : Message('n', "");
+      out_ += RowOf(Trim(parsed_), behaviour) ? RowDescription() : Message('n', "");
       break;
     case 'E':
-      skipping_ = !Execute(Trim(parsed_), true);
+      skipping_ = !Execute(Trim(parsed_), true, behaviour);
       break;
     case 'S':
       skipping_ = false;
@@ -202,17 +216,17 @@ void FakeBackend::Handle(char type, std::string_view body, const FakeBehaviour& 
   }
 }
 
-void FakeBackend::HandleSimple(std::string_view text) {
+void FakeBackend::HandleSimple(std::string_view text, const FakeBehaviour& behaviour) {
   const bool alone = text.find(';') == text.npos || text.find(';') + 1 == text.size();
   bool ok = true;
   while (ok && !text.empty()) {
     const std::size_t end = std::min(text.find(';'), text.size());
     const std::string_view statement = Trim(text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
-    if (statement.starts_with("ECHO ")) {
+    if (RowOf(statement, behaviour)) {
       out_ += RowDescription();
     }
-    ok = statement.empty() || Execute(statement, alone);
+    ok = statement.empty() || Execute(statement, alone, behaviour);
   }
   sleep_is_simple_ = sleeping_;
   if (!sleeping_) {
@@ -220,7 +234,7 @@ void FakeBackend::HandleSimple(std::string_view text) {
   }
 }
 
-bool FakeBackend::Execute(std::string_view statement, bool alone) {
+bool FakeBackend::Execute(std::string_view statement, bool alone, const FakeBehaviour& behaviour) {
   on_statement_(std::string(statement));
   if (transaction_ == 'E' && statement != "ROLLBACK" && statement != "COMMIT") {
     Fail("25P02", "current transaction is aborted");
@@ -240,6 +254,10 @@ bool FakeBackend::Execute(std::string_view statement, bool alone) {
     sleep_is_simple_ = false;
     return true;
   }
+  if (statement == "COPY") {
+    out_ += Message('H', '\0' + Int16(0));
+    return true;
+  }
   if (statement.starts_with("BEGIN")) {
     transaction_ = 'T';
     tag = "BEGIN";
@@ -250,10 +268,8 @@ bool FakeBackend::Execute(std::string_view statement, bool alone) {
              statement.starts_with("SET ") && equals != statement.npos) {
     out_ += ParameterMessage(statement.substr(4, equals - 4), statement.substr(equals + 3));
     tag = "SET";
-  } else if (statement.starts_with("ECHO ")) {
-    const std::string_view value = statement.substr(5);
-    out_ += Message('D',
-                    Int16(1) + Int32(static_cast<std::int64_t>(value.size())) + std::string(value));
+  } else if (const std::optional<std::string> value = RowOf(statement, behaviour)) {
+    out_ += Message('D', Int16(1) + Int32(static_cast<std::int64_t>(value->size())) + *value);
     tag = "SELECT 1";
   }
   out_ += Message('C', Text(tag));

@@ -5,6 +5,7 @@
 //   ECHO text                  one row with one text column
 //   SET name = value           reports the parameter
 //   FAIL 22012 some message    that error
+//   COPY                       begins to copy to the client
 //   SLEEP                      no answer before a cancel (57014)
 //   BEGIN, COMMIT, ROLLBACK    the transaction's state; a failed one refuses all else with 25P02
 //   DISCARD ALL                25001 inside a transaction or beside other statements
@@ -36,6 +37,7 @@ struct FakeBehaviour {
       {"server_version", "15.20"}, {"client_encoding", "UTF8"},
       {"DateStyle", "ISO, MDY"},   {"TimeZone", "Europe/Berlin"},
       {"application_name", ""},    {"standard_conforming_strings", "on"}};
+  std::vector<std::pair<std::string, std::string>> rows = {};  // statements that answer one value
 };
 
 class FakeBackend {
@@ -67,9 +69,10 @@ class FakeBackend {
  private:
   void HandleStartup(std::string_view body, const FakeBehaviour& behaviour);
   void Handle(char type, std::string_view body, const FakeBehaviour& behaviour);
-  void HandleSimple(std::string_view text);
+  void HandleSimple(std::string_view text, const FakeBehaviour& behaviour);
   void Greet(const FakeBehaviour& behaviour);
-  bool Execute(std::string_view statement, bool alone);  // false: an error was sent
+  // False: an error was sent.
+  bool Execute(std::string_view statement, bool alone, const FakeBehaviour& behaviour);
   void Fail(std::string_view sqlstate, std::string_view message);
   void Ready();
 
