@@ -2,6 +2,4 @@
 CREATE ROLE scram SUPERUSER LOGIN PASSWORD 'secret';
 CREATE DATABASE bench;
 \connect bench
-CREATE TABLE item (id int PRIMARY KEY, value int);
-INSERT INTO item SELECT g, g FROM generate_series(1, :rows) g;
-VACUUM ANALYZE item;
+\ir item.sql

@@ -81,7 +81,7 @@ transactions() {
 
 measure_short_sessions() {
   local way
-  for way in pool nothing fdw bouncer; do record "short_$way" transactions $way -C; done
+  for way in pool local nothing fdw bouncer; do record "short_$way" transactions $way -C; done
 }
 
 measure_kept_sessions() {
