@@ -76,6 +76,13 @@ tools() { "$tree/test/check_tools.sh"; }
 # Half a minute over all targets, two at a time.
 fuzz() { "$tree/test/fuzz/run.sh" 6 --jobs 2 --build "$work/fuzz"; }
 
+# A million steps; those of the unit tests are not optimized, and fewer.
+simulation() {
+  (cd "$tree" && g++ -std=c++20 -O2 -Iinclude -Itest/core src/core/*.cpp test/core/simulation_test.cpp \
+    -lgtest_main -lgtest -pthread -o "$work/simulation_test") &&
+    POLARX_SIM_STEPS=1000000 "$work/simulation_test"
+}
+
 # unit NAME COMPILER SANITIZERS
 unit() {
   local fixed_addresses=()
@@ -140,6 +147,7 @@ inside() {
   step checks checks
   step unit-plain unit unit-plain g++ ''
   if [ "$mode" = full ]; then
+    step simulation simulation
     step clang clang
     step tools tools
     step unit-thread unit unit-thread clang++ thread

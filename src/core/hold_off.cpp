@@ -10,7 +10,7 @@ FailureScope ScopeOfFailure(const std::string& code) {
   // 08: connection trouble; 53: the server lacks something; 57: shutting down, starting up. But
   // descriptors are what this process lacks.
   if (code == sqlstate::kOutOfDescriptors) {
-    return FailureScope::kPool;
+    return FailureScope::kSelf;
   }
   const std::string error_class = code.substr(0, 2);
   return error_class == "08" || error_class == "53" || error_class == "57" ? FailureScope::kNode

@@ -101,6 +101,9 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
     Enqueue(ticket.get(), &want);
   }
   waiting_sessions_[session] = ticket.get();
+  if (ticket->wants.size() > 1) {
+    several_.emplace(ticket->id, ticket.get());
+  }
   tickets_.emplace(ticket->id, std::move(ticket));
 }
 
@@ -129,12 +132,14 @@ void PoolBook::Leave(Ticket* ticket) {
     MarkDirty(want.pool);
     MarkWaiting(want.pool->node);
   }
+  WakeStarved();
 }
 
 // Ends the ticket's life; it must have left the queues.
 void PoolBook::Discard(Ticket* ticket) {
   deadlines_.erase({ticket->deadline, ticket->id});
   waiting_sessions_.erase(ticket->session);
+  several_.erase(ticket->id);
   tickets_.erase(ticket->id);
 }
 
@@ -272,8 +277,10 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   SetTimes(slot);
   RecoverNode(pool->node);
   if (pool->hold_off.Clear()) {
-    actions_->Log("datanode \"" + pool->node->definition.name + "\" lets remote user \"" +
-                      pool->remote_user + "\" in again",
+    const bool own = pool->hold_off.status().sqlstate() == sqlstate::kOutOfDescriptors;
+    actions_->Log("datanode \"" + pool->node->definition.name +
+                      (own ? "\" is connected to again as remote user \"" + pool->remote_user + "\""
+                           : "\" lets remote user \"" + pool->remote_user + "\" in again"),
                   "");
   }
   MarkNode(pool->node);
@@ -300,58 +307,6 @@ void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope sc
     ProveByTicket(pool, began);
   }
   MarkNode(pool->node);
-}
-
-// Did a request that the hold-off concerns wait when the failed attempt began?
-void PoolBook::ProveByTicket(Pool* pool, TimePoint began) {
-  const auto asked = [began](const Pool* other) {
-    return !other->queue.empty() && other->queue.front()->arrived_at <= began;
-  };
-  Node* node = pool->node;
-  if (node->hold_off.active()) {
-    if (std::any_of(node->pools.begin(), node->pools.end(), asked)) {
-      node->hold_off.Prove();
-    }
-  } else if (asked(pool)) {
-    pool->hold_off.Prove();
-  }
-}
-
-void PoolBook::Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now) {
-  Node* node = pool->node;
-  if (scope == FailureScope::kNode) {
-    FailNode(node, status, now);
-    return;
-  }
-  RecoverNode(node);  // it answered
-  if (!pool->hold_off.Permits(now)) {
-    return;  // an attempt from before the failure that is known
-  }
-  if (pool->hold_off.Fail(status, now, Jitter())) {
-    actions_->Log(status.message(), status.detail());
-  }
-  sleepers_.emplace(pool->hold_off.retry_at(), pool->id);
-}
-
-void PoolBook::FailNode(Node* node, const Status& status, TimePoint now) {
-  node->known_up = false;
-  if (!node->hold_off.Permits(now)) {
-    return;  // an attempt from before the failure that is known
-  }
-  if (node->hold_off.Fail(status, now, Jitter())) {
-    actions_->Log(status.message(), status.detail());
-  }
-  for (const Pool* pool : node->pools) {
-    sleepers_.emplace(node->hold_off.retry_at(), pool->id);
-  }
-}
-
-void PoolBook::RecoverNode(Node* node) {
-  node->known_up = true;
-  if (node->hold_off.Clear()) {
-    actions_->Log("datanode \"" + node->definition.name + "\" can be reached again", "");
-    MarkNode(node);
-  }
 }
 
 void PoolBook::OnReady(Slot* slot, TimePoint now) {
@@ -423,23 +378,6 @@ void PoolBook::Forget(Slot* slot) {
   Disarm(slot);
   slots_.erase(slot->id);
   slot->pool->Remove(slot);
-}
-
-void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& status,
-                      TimePoint now) {
-  Node* node = FindNode(id);
-  if (node == nullptr) {
-    return;
-  }
-  if (up) {
-    node->ping_ms = milliseconds;
-    // That it answers does not mean that it has room for another connection.
-    if (!node->hold_off.active() || !node->hold_off.status().sqlstate().starts_with("53")) {
-      RecoverNode(node);
-    }
-  } else {
-    FailNode(node, status, now);
-  }
 }
 
 }  // namespace polarx

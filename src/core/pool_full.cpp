@@ -6,23 +6,29 @@
 #include "polarx_pooler/core/pool_book.h"
 
 namespace polarx {
-namespace {
+
+// Does an older ticket than the beneficiary's wait for the pool's idle slots? One that lacks a slot
+// elsewhere keeps them from others that want several nodes, for these two might go on taking slots
+// from each other, but from nobody else.
+bool PoolBook::IsClaimed(const Pool& pool, const Pool& beneficiary) {
+  const Ticket& first = *beneficiary.queue.front();
+  return std::any_of(pool.queue.begin(), pool.queue.end(), [&](const Ticket* ticket) {
+    return ticket->id < first.id && (first.wants.size() > 1 || !ticket->LacksElsewhere(pool));
+  });
+}
 
 // The pool farthest above its minimum, of those whose idle slots no older ticket waits for; null:
 // none.
-Pool* VictimFor(const Pool& beneficiary) {
+Pool* PoolBook::VictimFor(const Pool& beneficiary) {
   Pool* victim = nullptr;
   for (Pool* pool : beneficiary.node->pools) {
     if (pool != &beneficiary && pool->count(SlotState::kIdle) > 0 &&
-        (pool->queue.empty() || pool->queue.front()->id > beneficiary.queue.front()->id) &&
-        (victim == nullptr || pool->total() > victim->total())) {
+        !IsClaimed(*pool, beneficiary) && (victim == nullptr || pool->total() > victim->total())) {
       victim = pool;
     }
   }
   return victim;
 }
-
-}  // namespace
 
 // Could a connect show by now whether the trouble is over, and none is under way?
 bool PoolBook::ProbeIsDue(const Pool& pool, const HoldOff& hold_off, TimePoint now) {
@@ -73,6 +79,10 @@ void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
         RejectTicket(next, hold_off->Refusal(now));
       }
     }
+    return;
+  }
+  if (pool->impatient > 0 && CanOpen(*pool, true, now)) {
+    RejectForRoom(pool, now);
     return;
   }
   const int total = node->total();

@@ -13,21 +13,51 @@ bool HeldOff(const Pool& pool, TimePoint now) {
   return hold_off != nullptr && !hold_off->Permits(now);
 }
 
-TicketId OldestTicket(const Pool& pool) {
-  return pool.queue.empty() ? ~TicketId{0} : pool.queue.front()->id;
+// The oldest one that lacks nothing but a slot of this pool.
+TicketId OldestInNeed(const Pool& pool) {
+  const auto found =
+      std::find_if(pool.queue.begin(), pool.queue.end(),
+                   [&pool](const Ticket* ticket) { return !ticket->LacksElsewhere(pool); });
+  return found == pool.queue.end() ? ~TicketId{0} : (*found)->id;
 }
 
-// Does another pool have an older ticket and nothing for it?
-bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket, TimePoint now) {
-  return &other != &pool && OldestTicket(other) < ticket.id && !HeldOff(other, now) &&
-         other.count(SlotState::kIdle) + other.sizes().connecting == 0;
+// Is there an older one before it, in any of its queues, that could be served? Who lacks a slot
+// elsewhere holds nobody up.
+bool HasOlderAhead(const Ticket& ticket) {
+  for (const Ticket::Want& want : ticket.wants) {
+    for (const Ticket* older : want.pool->queue) {
+      if (older == &ticket) {
+        break;
+      }
+      if (!older->LacksElsewhere(*want.pool)) {
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 }  // namespace
 
+// Does another pool have an older ticket, which lacks nothing but a slot of it, and nothing for it?
+// It would get what is idle in this one.
+bool PoolBook::HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket,
+                              TimePoint now) {
+  return &other != &pool && OldestInNeed(other) < ticket.id && !HeldOff(other, now) &&
+         other.count(SlotState::kIdle) + other.sizes().connecting == 0 && !IsClaimed(pool, other);
+}
+
+bool Ticket::LacksElsewhere(const Pool& pool) const {
+  return std::any_of(wants.begin(), wants.end(), [&pool](const Want& want) {
+    return want.pool != &pool &&
+           (want.pool->node->paused || want.pool->count(SlotState::kIdle) == 0);
+  });
+}
+
 void PoolBook::EndTurn(TimePoint now) {
   LookAgain(now);
   WakeSleepers(now);
+  WakeStarved();
   FireTimers(now);
   std::vector<Pool*> filling;
   ServeDirty(&filling, now);
@@ -55,10 +85,10 @@ void PoolBook::ServeDirty(std::vector<Pool*>* looked_at, TimePoint now) {
   while (!dirty_.empty()) {
     std::vector<Pool*> round;
     round.swap(dirty_);
-    // Room on a node goes to the oldest ticket, whichever pool it waits in.
+    // Room on a node goes to the oldest ticket that it helps, whichever pool that waits in.
     if (round.size() > 1) {
       std::stable_sort(round.begin(), round.end(), [](const Pool* a, const Pool* b) {
-        return OldestTicket(*a) < OldestTicket(*b);
+        return OldestInNeed(*a) < OldestInNeed(*b);
       });
     }
     for (Pool* pool : round) {
@@ -72,6 +102,17 @@ void PoolBook::ServeDirty(std::vector<Pool*>* looked_at, TimePoint now) {
       RejectHopeless(pool, now);
     }
     looked_at->insert(looked_at->end(), round.begin(), round.end());
+    if (dirty_.empty() && !several_.empty()) {
+      ServeSeveral(now);
+    }
+  }
+}
+
+// One that wants several nodes may have waited for one before it, in a pool where nothing happened.
+void PoolBook::ServeSeveral(TimePoint now) {
+  for (auto place = several_.begin(); place != several_.end();) {
+    Ticket* ticket = (place++)->second;
+    (void)TryGrant(ticket, true, now);
   }
 }
 
@@ -112,6 +153,10 @@ void PoolBook::ExpireTickets(TimePoint now) {
     }
     if (const HoldOff* hold_off = lacking->ActiveHoldOff(); hold_off != nullptr) {
       RejectTicket(ticket, hold_off->Refusal(now));
+    } else if (const Status room = actions_->RoomFor(*lacking->node);
+               !room.ok() && lacking->node->total() < LimitsOf(*lacking->node).max_size) {
+      ++pools_.at(lacking->id)->counters.rejected;
+      RejectTicket(ticket, room);
     } else {
       ++pools_.at(lacking->id)->counters.rejected;
       RejectTicket(ticket, FullStatus(*lacking, *ticket, now));
@@ -131,7 +176,7 @@ void PoolBook::WakeSleepers(TimePoint now) {
 void PoolBook::Serve(Pool* pool, TimePoint now) {
   for (auto place = pool->queue.begin(); place != pool->queue.end();) {
     Ticket* ticket = *place;
-    if (TryGrant(ticket, now)) {
+    if (TryGrant(ticket, false, now)) {
       place = pool->queue.begin();
     } else if (ticket->wants.size() == 1) {
       break;
@@ -148,8 +193,8 @@ void PoolBook::Serve(Pool* pool, TimePoint now) {
   }
 }
 
-// True: the ticket is gone, served or rejected.
-bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
+// True: the ticket is gone, served or rejected. `again`: it has been tried since its pools changed.
+bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
   if (PausedNode(*ticket) != nullptr) {
     return false;
   }
@@ -157,16 +202,16 @@ bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
   slots.reserve(ticket->wants.size());
   bool have_idle = true;  // so many that it would be served but for others
   for (const Ticket::Want& want : ticket->wants) {
-    if (ticket->wants.size() > 1 && want.pool->queue.front() != ticket) {
-      return false;
-    }
     have_idle = have_idle && want.pool->count(SlotState::kIdle) > 0;
+  }
+  if (ticket->wants.size() > 1 && (!have_idle || HasOlderAhead(*ticket))) {
+    return false;
   }
   for (const Ticket::Want& want : ticket->wants) {
     if (MustYield(*want.pool, *ticket, now)) {
       // What is looked at again has no idle slot, so that none of its tickets comes here in turn.
       for (Pool* other : want.pool->node->pools) {
-        if (have_idle && HasOlderInNeed(*other, *want.pool, *ticket, now)) {
+        if (have_idle && !again && HasOlderInNeed(*other, *want.pool, *ticket, now)) {
           MarkDirty(other);
         }
       }
@@ -312,10 +357,14 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
       ComeBack(slot, protocol::ReleaseKind::kClean, now);
       --missing;
     }
-    while (unused && missing > 0 && CanOpen(*pool, true, now)) {
+    while (unused && missing > 0 && CanOpen(*pool, true, now) && HasRoom(*pool)) {
       Open(pool, now);
       --missing;
     }
+  }
+  if (missing > 0 && CanOpen(*pool, true, now)) {
+    MakeRoom(pool, missing, now);
+    return;
   }
   Node* node = pool->node;
   if (missing <= 0 || HeldOff(*pool, now) || node->total() < LimitsOf(*node).max_size) {
@@ -364,7 +413,7 @@ bool PoolBook::MustFill(const Pool& pool, TimePoint now) const {
 
 // False: nothing is to be opened.
 bool PoolBook::Fill(Pool* pool, TimePoint now) {
-  if (!MustFill(*pool, now)) {
+  if (starved_ || !MustFill(*pool, now) || !HasRoom(*pool)) {
     return false;
   }
   Open(pool, now);

@@ -73,7 +73,8 @@ void PoolBook::FireTimers(TimePoint now) {
 void PoolBook::Fire(Slot* slot, TimePoint now) {
   if (slot->state == SlotState::kLeased) {
     if (now >= slot->expires_at && slot->doomed == CloseReason::kNone) {
-      if (!slot->replaced && NeedsReplacement(*slot, now) && CanOpen(*slot->pool, false, now)) {
+      if (!slot->replaced && NeedsReplacement(*slot, now) && CanOpen(*slot->pool, false, now) &&
+          HasRoom(*slot->pool)) {
         Replace(slot, now);
       }
       Doom(slot, CloseReason::kLifetime, now);
@@ -161,7 +162,7 @@ void PoolBook::Renew(Slot* slot, TimePoint now) {
     CloseSlot(slot, CloseReason::kLifetime, now);
   } else if (slot->replaced) {
     slot->renew_at = EndOf(*slot);
-  } else if (CanOpen(*pool, false, now)) {
+  } else if (CanOpen(*pool, false, now) && HasRoom(*pool)) {
     Replace(slot, now);
     slot->renew_at = EndOf(*slot);
   } else {

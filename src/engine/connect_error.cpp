@@ -2,6 +2,9 @@
 #include "polarx_pooler/engine/connect_error.h"
 
 #include <cctype>
+#include <cerrno>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 namespace polarx {
@@ -10,6 +13,17 @@ namespace {
 // The datanode asks for a password and the mapping has none: libpq's own words, never translated.
 constexpr std::string_view kNoPassword = "fe_sendauth: no password supplied";
 constexpr std::string_view kInvalidPassword = "28P01";
+
+// Says libpq that this process, or this machine, has no descriptor left? It says so in the words of
+// the system, in whatever language.
+bool LacksDescriptor(std::string_view text) {
+  for (const int error : {EMFILE, ENFILE}) {
+    if (text.find(std::generic_category().message(error)) != std::string_view::npos) {
+      return true;
+    }
+  }
+  return false;
+}
 
 bool IsStateCharacter(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); }
 
@@ -79,13 +93,18 @@ bool IsPoolLimit(std::string_view text) {
 Status ConnectErrorStatus(std::string_view node_name, std::string_view text) {
   const std::size_t at = FindSqlstate(text);
   std::string_view state = sqlstate::kConnectionFailed;
+  std::string hint;
   if (at != std::string_view::npos) {
     state = text.substr(at, 5);
   } else if (text.find(kNoPassword) != std::string_view::npos) {
     state = kInvalidPassword;
+  } else if (LacksDescriptor(text)) {
+    state = sqlstate::kOutOfDescriptors;
+    hint = "Raise the server's limit of open files, or lower pooler.max_pool_size.";
   }
   return Status(
-      state, "could not connect to datanode \"" + std::string(node_name) + "\": " + OneLine(text));
+      state, "could not connect to datanode \"" + std::string(node_name) + "\": " + OneLine(text),
+      "", std::move(hint));
 }
 
 }  // namespace polarx

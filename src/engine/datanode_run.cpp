@@ -17,6 +17,13 @@ namespace {
 // process has a copy the entry would go on firing with nothing left to remove it by.
 constexpr std::uint32_t kActiveEvents = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
 
+// May the answer be that there was nothing to do? Else what has come is no answer to it.
+bool MayBeEmpty(std::string_view statement) {
+  const std::size_t first = statement.find_first_not_of(" \t\r\n\f\v;");
+  return first == std::string_view::npos || statement.compare(first, 2, "--") == 0 ||
+         statement.compare(first, 2, "/*") == 0;
+}
+
 }  // namespace
 
 void Datanode::Run(RunOrder order) {
@@ -61,6 +68,7 @@ void Datanode::NextStatement() {
     return;
   }
   statement_status_ = Status::Ok();
+  answered_ = false;
   if (PQsendQuery(conn_, run_.statements[statement_].c_str()) == 0) {
     FailRun(OneLine(PQerrorMessage(conn_)));
     return;
@@ -86,6 +94,9 @@ void Datanode::ReadResults() {
   while (PQisBusy(conn_) == 0) {
     PGresult* result = PQgetResult(conn_);
     if (result == nullptr) {
+      if (!answered_) {
+        return FailRun("datanode gave no answer, but is ready for the next statement");
+      }
       if (!statement_status_.ok()) {
         const bool late_cancel =
             was_cancelled_ && !retried_ && statement_status_.sqlstate() == sqlstate::kQueryCanceled;
@@ -104,6 +115,7 @@ void Datanode::ReadResults() {
       NextStatement();
       return;
     }
+    answered_ = true;
     const ExecStatusType state = PQresultStatus(result);
     const std::size_t first_verify =
         run_.statements.size() - run_.verify.size() - (run_.measure.empty() ? 0 : 1);
@@ -117,7 +129,7 @@ void Datanode::ReadResults() {
       std::erase_if(overrides_, [&](const auto& entry) { return entry.first == name; });
       overrides_.emplace_back(name, PQgetvalue(result, 0, 0));
     } else if (state != PGRES_TUPLES_OK && state != PGRES_COMMAND_OK &&
-               state != PGRES_EMPTY_QUERY) {
+               !(state == PGRES_EMPTY_QUERY && MayBeEmpty(run_.statements[statement_]))) {
       const char* code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
       const std::string text = OneLine(PQresultErrorMessage(result));
       statement_status_ =

@@ -2,12 +2,10 @@
 #include "polarx_pooler/engine/pooler.h"
 
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
-#include <cerrno>
 
 #include "pooler_impl.h"
 
@@ -18,9 +16,7 @@ constexpr std::uint64_t kListenerKey = ~std::uint64_t{0};
 constexpr std::uint64_t kWakeupKey = kListenerKey - 1;
 constexpr std::size_t kHelperThreads = 64;  // started when needed; a silent node keeps two
 constexpr std::size_t kHelperThreadsPerKey = 2;
-constexpr Duration kAttachLimit = std::chrono::seconds(10);
 constexpr Duration kShortestInterval = std::chrono::milliseconds(100);  // stands for 0
-constexpr Duration kListenAgain = std::chrono::milliseconds(100);
 
 std::uint64_t Seed() {
   std::uint64_t seed = 1;
@@ -107,36 +103,6 @@ void Pooler::Impl::Receive(TimePoint now) {
     }
   }
   mailbox_->completions.Receive(&arrived_);
-}
-
-void Pooler::Impl::Accept(TimePoint now) {
-  constexpr int kAcceptsATurn = 64;
-  for (int i = 0; i < kAcceptsATurn; ++i) {
-    UniqueFd socket(
-        accept4(config_.listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!socket) {
-      if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-        // Those who knock would wake us again and again.
-        poller_.Remove(config_.listener.get());
-        listen_again_ = now + kListenAgain;
-      }
-      return;
-    }
-    ucred peer{};
-    socklen_t size = sizeof(peer);
-    if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-      continue;
-    }
-    const SessionId id = next_session_++;
-    const int fd = socket.get();
-    auto session = std::make_unique<Session>(id, std::move(socket), peer.pid, now);
-    if (!poller_.Add(fd, EPOLLIN | EPOLLRDHUP, id)) {
-      continue;
-    }
-    unattached_.emplace_back(now + kAttachLimit, id);
-    attach_questions_.push_back({.session = id, .pid = peer.pid, .uid = peer.uid});
-    sessions_.emplace(id, std::move(session));
-  }
 }
 
 void Pooler::Impl::ReadSession(Session* session) {
@@ -237,9 +203,8 @@ void Pooler::Impl::FlushDueOrders(TimePoint now) {
 
 TimePoint Pooler::Impl::NextDeadline() const {
   const TimePoint attach = unattached_.empty() ? kNever : unattached_.front().first;
-  const TimePoint ping = pings_.empty() ? kNever : pings_.begin()->second.give_up_at;
-  return std::min({book_.NextDeadline(), next_maintenance_, next_stat_line_, attach, ping,
-                   listen_again_, orders_due_});
+  return std::min({book_.NextDeadline(), next_maintenance_, next_stat_line_, attach,
+                   NextPingDeadline(), listen_again_, orders_due_});
 }
 
 void Pooler::Impl::Apply(const Settings& settings, TimePoint now) {
@@ -281,17 +246,6 @@ void Pooler::Impl::RemoveEnded() {
     }
   }
   ended_.clear();
-}
-
-// Clients that connect and say nothing would use up descriptors.
-void Pooler::Impl::DropSilent(TimePoint now) {
-  while (!unattached_.empty() && unattached_.front().first <= now) {
-    Session* session = FindSession(unattached_.front().second);
-    unattached_.pop_front();
-    if (session != nullptr && session->stage != Session::Stage::kAttached) {
-      EndSession(session, now);
-    }
-  }
 }
 
 void Pooler::Impl::Send(Session* session, const protocol::Reply& reply, std::vector<int> fds) {
@@ -347,15 +301,6 @@ void Pooler::Impl::PrintStats() {
     pool->printed_counters = pool->counters;
     pool->printed_acquire_time = pool->acquire_time;
   }
-}
-
-int Pooler::Impl::FdsUsed() const {
-  constexpr int kOwn = 16;  // listener, epoll sets, wake-ups, the server's own few
-  int slots = 0;
-  for (const auto& [id, pool] : book_.pools()) {
-    slots += pool->total() + pool->count(SlotState::kClosing);
-  }
-  return kOwn + 2 * config_.worker_threads + static_cast<int>(sessions_.size()) + slots;
 }
 
 // --- the facade ---------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class Pooler::Impl : public PoolActions {
   void Apply(const Settings& settings, TimePoint now);
 
   // PoolActions
+  Status RoomFor(const Node& node) override;
   void Connect(Slot* slot) override;
   void Warm(Slot* slot) override;
   bool LooksAlive(const Slot& slot) override;
@@ -86,11 +87,15 @@ class Pooler::Impl : public PoolActions {
     std::size_t row = 0;
     NodeId node = 0;
     TimePoint sent_at{};
+    TimePoint verify_at = kNever;  // a slot that has not answered by then is itself suspect
+    TimePoint deadline{};
     TimePoint give_up_at{};  // in ascending order
   };
 
   Session* FindSession(SessionId session);
   void Accept(TimePoint now);
+  void Admit(UniqueFd socket, TimePoint now);
+  bool TurnAway(TimePoint now);
   void ReadSession(Session* session);
   void NoteMappings(const protocol::Request& request);
   void EndSession(Session* session, TimePoint now);
@@ -118,7 +123,8 @@ class Pooler::Impl : public PoolActions {
   void Send(Session* session, const protocol::Reply& reply, std::vector<int> fds = {});
 
   void PingNode(std::uint64_t job, std::size_t row, NodeId node, RoleId role, TimePoint now);
-  void PingByStartup(std::uint64_t ping, NodeId node, TimePoint now);
+  void PingByStartup(std::uint64_t ping, PingTarget* target, TimePoint now);
+  TimePoint NextPingDeadline() const;
   void FinishSlotPing(const Slot& slot, const RunDone& done, TimePoint now);
   void ExpirePings(TimePoint now);
   void FinishPing(std::uint64_t ping, const Status& status, double milliseconds, TimePoint now);
@@ -134,6 +140,9 @@ class Pooler::Impl : public PoolActions {
   void PrintStats();
   std::vector<protocol::Row> SessionRows(const WallClock& clock);
   WallClock Wall(TimePoint now);
+
+  static constexpr Duration kTellLackAgain = std::chrono::seconds(60);
+  static UniqueFd OpenReserve();
 
   // Outlives this object while a helper thread is stuck.
   struct Mailbox {
@@ -166,8 +175,10 @@ class Pooler::Impl : public PoolActions {
   std::set<SlotId> measured_;  // slots whose run under way ends with a measure
   std::uint64_t next_ping_ = 1;
 
-  TimePoint orders_due_ = kNever;    // at the worker threads
-  TimePoint listen_again_ = kNever;  // after descriptors had run out
+  TimePoint orders_due_ = kNever;     // at the worker threads
+  UniqueFd reserve_ = OpenReserve();  // given up for a moment to tell who cannot be let in
+  TimePoint told_lack_ = TimePoint{} - kTellLackAgain;  // in the log
+  TimePoint listen_again_ = kNever;                     // after descriptors had run out
   TimePoint next_maintenance_ = kNever;
   TimePoint next_stat_line_ = kNever;
   TimePoint stats_since_{};

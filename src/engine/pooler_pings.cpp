@@ -23,26 +23,35 @@ void Pooler::Impl::HandlePing(Session* session, const protocol::Ping& ping, Time
   }
 }
 
-// On an idle slot of the role's pool, else by a startup without credentials on a helper thread.
+// On an idle slot of the role's pool, else by a startup without credentials on a helper thread. A
+// slot that keeps silent is given half of the time; the other half shows whether it is the node.
 void Pooler::Impl::PingNode(std::uint64_t job, std::size_t row, NodeId id, RoleId role,
                             TimePoint now) {
   const std::uint64_t ping = next_ping_++;
   // Oldest first: the time-out of what is under way is not shortened by a reload.
   constexpr Duration kGrace = std::chrono::milliseconds(200);
-  TimePoint give_up_at = now + book_.settings().pooler_dn_set_timeout + kGrace;
+  const Duration limit = book_.settings().pooler_dn_set_timeout;
+  TimePoint give_up_at = now + limit + kGrace;
   if (!pings_.empty()) {
     give_up_at = std::max(give_up_at, pings_.rbegin()->second.give_up_at);
   }
-  pings_[ping] = {.job = job, .row = row, .node = id, .sent_at = now, .give_up_at = give_up_at};
+  PingTarget& target = pings_[ping];
+  target = {.job = job,
+            .row = row,
+            .node = id,
+            .sent_at = now,
+            .deadline = now + limit,
+            .give_up_at = give_up_at};
   const MappingEntry* entry = book_.FindMapping(id, role);
   if (entry != nullptr && entry->pool != nullptr) {
     if (Slot* slot = book_.TakeForPing(entry->pool, now); slot != nullptr) {
       slot_pings_[slot->id] = ping;
+      target.verify_at = now + limit / 2;
       RunOn(slot, RunKind::kPing, {""});
       return;
     }
   }
-  PingByStartup(ping, id, now);
+  PingByStartup(ping, &target, now);
 }
 
 void Pooler::Impl::FinishSlotPing(const Slot& slot, const RunDone& done, TimePoint now) {
@@ -58,21 +67,16 @@ void Pooler::Impl::FinishSlotPing(const Slot& slot, const RunDone& done, TimePoi
   }
   const double milliseconds =
       std::chrono::duration<double, std::milli>(now - target->second.sent_at).count();
-  const std::string& node = slot.pool->node->definition.name;
   if (done.status.ok()) {
     FinishPing(ping, done.status, milliseconds, now);
-  } else if (done.timed_out) {
-    FinishPing(ping,
-               Status(sqlstate::kConnectionLost,
-                      "no answer from datanode \"" + node + "\": " + done.status.message()),
-               milliseconds, now);
-  } else {
-    PingByStartup(ping, target->second.node, now);  // that connection is at fault, maybe no more
+  } else if (target->second.verify_at != kNever) {
+    PingByStartup(ping, &target->second, now);  // that connection is at fault, maybe no more
   }
 }
 
-void Pooler::Impl::PingByStartup(std::uint64_t ping, NodeId id, TimePoint now) {
-  const Node* node = book_.FindNode(id);
+void Pooler::Impl::PingByStartup(std::uint64_t ping, PingTarget* target, TimePoint now) {
+  target->verify_at = kNever;
+  const Node* node = book_.FindNode(target->node);
   if (node == nullptr) {
     FinishPing(ping, Status(sqlstate::kUndefinedObject, "datanode is not known to the pooler"), 0,
                now);
@@ -82,17 +86,34 @@ void Pooler::Impl::PingByStartup(std::uint64_t ping, NodeId id, TimePoint now) {
   const std::string& host = definition.hostaddr.empty() ? definition.host : definition.hostaddr;
   const std::string port = std::to_string(definition.port);
   helpers_.Run("ping " + host + ":" + port, [mailbox = mailbox_, ping, name = definition.name,
-                                             host = host, port,
+                                             host = host, port, deadline = target->deadline,
                                              limit = book_.settings().pooler_dn_set_timeout] {
     const TimePoint begin = Now();
-    Status status = StartupPing(name, host, port, limit);
+    Status status = StartupPing(name, host, port, deadline, limit);
     const double milliseconds = std::chrono::duration<double, std::milli>(Now() - begin).count();
     mailbox->completions.Send(Pinged{ping, std::move(status), milliseconds});
   });
 }
 
+TimePoint Pooler::Impl::NextPingDeadline() const {
+  TimePoint next = pings_.empty() ? kNever : pings_.begin()->second.give_up_at;
+  for (const auto& [ping, target] : pings_) {
+    next = std::min(next, target.verify_at);
+  }
+  return next;
+}
+
 // A helper thread may be stuck in a name lookup.
 void Pooler::Impl::ExpirePings(TimePoint now) {
+  std::vector<std::uint64_t> suspect;
+  for (const auto& [ping, target] : pings_) {
+    if (now >= target.verify_at) {
+      suspect.push_back(ping);
+    }
+  }
+  for (const std::uint64_t ping : suspect) {
+    PingByStartup(ping, &pings_.at(ping), now);
+  }
   while (!pings_.empty() && pings_.begin()->second.give_up_at <= now) {
     const std::uint64_t ping = pings_.begin()->first;
     const Node* node = book_.FindNode(pings_.begin()->second.node);

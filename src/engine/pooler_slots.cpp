@@ -26,18 +26,6 @@ void Pooler::Impl::Connect(Slot* slot) {
   const auto [turn, is_new] = next_worker_.try_emplace(definition.id, first_worker_);
   first_worker_ += is_new ? 1 : 0;
   slot->thread = static_cast<int>(turn->second++ % workers_.size());
-  constexpr int kReserve = 8;
-  if (FdsUsed() + kReserve > config_.fd_limit) {
-    mailbox_->completions.Send(ConnectFailed{
-        slot->id,
-        Status(sqlstate::kOutOfDescriptors,
-               "pooler worker has no descriptor left for a connection to datanode \"" + node + "\"",
-               std::to_string(FdsUsed()) + " of " + std::to_string(config_.fd_limit) +
-                   " descriptors are in use.",
-               "Raise the server's limit of open files, or lower "
-               "pooler.max_pool_size.")});
-    return;
-  }
   Send(*slot, ConnectOrder{.slot = slot->id,
                            .node_name = node,
                            .options = slot->pool->options,

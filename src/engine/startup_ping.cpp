@@ -4,6 +4,7 @@
 #include <libpq-fe.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "polarx_pooler/core/time.h"
@@ -39,9 +40,8 @@ Status NoAnswerToPing(const std::string& node_name, std::chrono::seconds limit) 
 }
 
 Status StartupPing(const std::string& node_name, const std::string& host, const std::string& port,
-                   std::chrono::seconds limit) {
-  const TimePoint deadline = Now() + limit;
-  const std::string seconds = std::to_string(limit.count());
+                   TimePoint deadline, std::chrono::seconds limit) {
+  const std::string seconds = std::to_string(std::max(MillisecondsUntil(deadline) / 1000, 2));
   const char* keywords[] = {"host",     "port",    "user",       "dbname",
                             "passfile", "sslmode", "gssencmode", "connect_timeout",
                             nullptr};

@@ -20,6 +20,7 @@ TEST(ScopeOfFailure, TellsTheNodesTroubleFromThePools) {
   for (const char* state : {"28P01", "28000", "3D000", "42501", "0A000", "2F003"}) {
     EXPECT_EQ(ScopeOfFailure(state), FailureScope::kPool) << state;
   }
+  EXPECT_EQ(ScopeOfFailure("53000"), FailureScope::kSelf) << "this process has no descriptor";
 }
 
 TEST(HoldOff, DoublesUpToItsLongestDelay) {

@@ -145,6 +145,15 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   }
 
   // --- PoolActions ----------------------------------------------------------------------------
+  Status RoomFor(const Node& node) override {
+    int slots = 0;
+    for (const auto& [id, other] : book_->nodes()) {
+      slots += other->slots;
+    }
+    return slots < room_ ? Status()
+                         : Status(sqlstate::kOutOfDescriptors,
+                                  "no descriptor for \"" + node.definition.name + "\"");
+  }
   void Connect(Slot* slot) override {
     connecting_.push_back(slot);
     ++connects_;
@@ -183,6 +192,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   std::vector<NodeDefinition> nodes_;
   std::vector<MappingDefinition> mappings_;
   bool password_used_ = true;
+  int room_ = 1000;  // connections that there are descriptors for
 
   std::vector<Slot*> connecting_, warming_, resetting_, closing_;
   std::vector<Slot*> measuring_;  // in a check, or in a reset that ends with a measure

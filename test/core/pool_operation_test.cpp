@@ -237,5 +237,43 @@ TEST_F(PoolBookTest, AWarmupThatCostsTheConnectionIsNotTriedAgainAtOnce) {
   EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 1);
 }
 
+TEST_F(PoolBookTest, APingThatFailsHoldsTheNodeOffUntilSomethingSucceeds) {
+  Open();
+  book_->OnPing(kNode, false, 0, Status("08001", "no answer"), now_);
+  book_->OnPing(99, false, 0, Status("08001", "no answer"), now_);
+  const Node& node = *book_->FindNode(kNode);
+  EXPECT_TRUE(node.hold_off.active());
+  EXPECT_FALSE(node.known_up);
+  EXPECT_EQ(logs_, std::vector<std::string>{"no answer"});
+  book_->OnPing(kNode, false, 0, Status("08001", "no answer"), now_);
+  EXPECT_EQ(logs_.size(), 1u) << "once for each change";
+  Ask(1);
+  EndTurn();
+  ConnectAll();
+  EXPECT_EQ(held_[1].size(), 1u) << "a request has its own attempt";
+  EXPECT_FALSE(node.hold_off.active());
+  book_->OnPing(kNode, true, 1.5, Status(), now_);
+  EXPECT_TRUE(node.known_up);
+  EXPECT_EQ(node.ping_ms, 1.5);
+}
+
+TEST_F(PoolBookTest, WhatAnEarlierWorkerLeftCountsForANodeThatIsKnownLater) {
+  constexpr NodeId kLater = 3;
+  Open();
+  book_->SetSurvivors({{kLater, 2}});
+  nodes_.push_back(NodeOf(kLater));
+  mappings_.push_back(MappingOf(kLater, kRole, "alice"));
+  book_->SetCatalog(nodes_, mappings_, now_);
+  EXPECT_EQ(Total(kLater), 2);
+  Ask(1, {{kLater, kRole}});
+  EndTurn();
+  EXPECT_EQ(RejectionOf(1), "53300") << "both of two";
+  book_->SetSurvivors({{kLater, 1}});
+  Ask(2, {{kLater, kRole}});
+  EndTurn();
+  ConnectAll();
+  EXPECT_EQ(held_[2].size(), 1u);
+}
+
 }  // namespace
 }  // namespace polarx

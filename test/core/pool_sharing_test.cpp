@@ -253,5 +253,29 @@ TEST_F(PoolSharingTest, AMappingThatChangedIsTriedAtOnce) {
   EXPECT_EQ(held_[2].size(), 1u);
 }
 
+TEST_F(PoolSharingTest, ThePoolFarthestAboveItsMinimumGivesUp) {
+  settings_.max_pool_size = 3;
+  for (const auto& [more, fewer] :
+       {std::pair(kOtherRole, kThirdRole), std::pair(kThirdRole, kOtherRole)}) {
+    SCOPED_TRACE(more);
+    OpenThree();
+    for (const auto& [session, role] :
+         {std::pair(1, more), std::pair(2, fewer), std::pair(3, more)}) {
+      Ask(SessionId(session), {{kNode, role}});
+      EndTurn();
+      ConnectAll();
+    }
+    for (SessionId session : {1, 2, 3}) {
+      GiveBack(session);
+    }
+    FinishResets();
+    Ask(4);
+    EndTurn();
+    ASSERT_EQ(closing_.size(), 1u);
+    EXPECT_EQ(closing_[0]->pool, PoolOf(kNode, more));
+    closing_.clear();
+  }
+}
+
 }  // namespace
 }  // namespace polarx

@@ -131,5 +131,33 @@ TEST_F(PoolTurnsTest, AnIdleSlotIsNotKeptOnAFullNodeForARequestThatLacksAnotherN
   EXPECT_TRUE(held_[3].size() == 1 || RejectionOf(3) == "53300") << "it hangs";
 }
 
+TEST_F(PoolTurnsTest, AnAttemptFromBeforeTheKnownFailureChangesNothing) {
+  settings_.max_pool_size = 8;
+  for (const char* state : {"08001", "28P01"}) {
+    SCOPED_TRACE(state);
+    Open();
+    Ask(1);
+    Ask(2);
+    EndTurn();
+    ASSERT_EQ(connecting_.size(), 2u);
+    const Pool* pool = PoolOf(kNode, kRole);
+    const auto fail = [&](const char* why) {
+      Slot* slot = connecting_.front();
+      connecting_.erase(connecting_.begin());
+      book_->OnConnectFailed(slot, Status(state, why), ScopeOfFailure(state), now_);
+      EndTurn();
+    };
+    fail("first");
+    ASSERT_NE(pool->ActiveHoldOff(), nullptr);
+    const HoldOff& hold_off = *pool->ActiveHoldOff();
+    const TimePoint retry = hold_off.retry_at();
+    Pass(milliseconds(1));
+    fail("second");
+    EXPECT_EQ(hold_off.retry_at(), retry);
+    EXPECT_EQ(hold_off.status().message(), "first");
+    EXPECT_TRUE(connecting_.empty());
+  }
+}
+
 }  // namespace
 }  // namespace polarx

@@ -78,6 +78,7 @@ class Simulation : public PoolActions {
   void ChangeSettings() {
     using std::chrono::seconds;
     settings_.max_pool_size = chance_.Number(1, 16);
+    room_ = chance_.Percent(50) ? 1000 : chance_.Number(4, 30);
     settings_.min_pool_size = chance_.Number(0, 4);
     settings_.min_free_size = chance_.Number(0, 4);
     settings_.pool_conn_keepalive = chance_.Percent(10) ? kOff : seconds(chance_.Number(0, 30));
@@ -252,6 +253,8 @@ class Simulation : public PoolActions {
   }
 
   // --- PoolActions ----------------------------------------------------------------------------
+  Status RoomFor(const Node&) override { return HasRoom() ? Status() : Status("53000", "none"); }
+  bool HasRoom() const;
   void Connect(Slot* slot) override {
     const Node& node = *slot->pool->node;
     Require(node.total() <= book_->LimitsOf(node).max_size, "a node is above its maximum");
@@ -328,6 +331,7 @@ class Simulation : public PoolActions {
   std::array<std::array<LeaseCell, kCellsOfASession>, kClients> session_cells_;
   std::unique_ptr<PoolBook> book_;
   bool faults_ = true;
+  int room_ = 1000;  // connections that there are descriptors for
   int connects_ = 0;
   std::map<CloseReason, int> closes_;
   int grants_ = 0;

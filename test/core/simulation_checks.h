@@ -7,6 +7,14 @@
 
 namespace polarx {
 
+inline bool Simulation::HasRoom() const {
+  int slots = 0;
+  for (const auto& [id, node] : book_->nodes()) {
+    slots += node->slots;
+  }
+  return slots < room_;
+}
+
 class SimulationChecks {
  public:
   explicit SimulationChecks(Simulation* world) : world_(world), book_(*world->book_) {}
@@ -39,7 +47,7 @@ class SimulationChecks {
       const bool in_use = pool->InUse(world_->now_, book_.settings().pool_conn_keepalive);
       Require(!pool->obsolete, "a retired pool is still there");
       Require(sizes.total == sizes.idle + sizes.resetting, "a pool at rest is not idle");
-      Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0,
+      Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0 || !world_->HasRoom(),
               "a pool at rest is below its minima: " + Text(*pool));
       Require(pool->renewing == 0, "a replacement is awaited for ever");
     }
@@ -196,13 +204,17 @@ class SimulationChecks {
       return;
     }
     bool served = true;
+    bool yields = false;  // or somebody before it does
     for (const Ticket::Want& want : ticket.wants) {
-      served = served && want.pool->queue.front() == &ticket && HasLiveIdle(*want.pool);
+      served = served && HasLiveIdle(*want.pool);
+      for (const Ticket* older : want.pool->queue) {
+        yields = yields || (older->id <= ticket.id && HasToYield(*older));
+      }
       const Node& node = *want.pool->node;
       Require(ticket.patient || !IsFull(node) || node.leased() < node.total(),
               "an impatient request waits for a node that is lent out: " + Text(*want.pool));
     }
-    Require(!served || HasToYield(ticket), "a request waits beside idle slots");
+    Require(!served || yields, "a request waits beside idle slots");
     Require(ticket.deadline > world_->now_, "a request outlives its deadline");
   }
 
@@ -234,8 +246,37 @@ class SimulationChecks {
     if (pool.queue.empty() || node.paused || IsFull(node) || MayNotConnect(pool)) {
       return;
     }
+    if (!world_->HasRoom()) {
+      DescriptorsAreFreed(pool);
+      return;
+    }
     Require(static_cast<int>(pool.queue.size()) <= Coming(pool),
             "nothing is opened for a request: " + Text(pool));
+  }
+
+  // No connection of another node is kept, unused, from a request that lacks a descriptor.
+  void DescriptorsAreFreed(const Pool& pool) const {
+    int closing = 0;
+    for (const auto& [id, node] : book_.nodes()) {
+      closing += node->count(SlotState::kClosing);
+    }
+    if (closing > 0 || static_cast<int>(pool.queue.size()) <= Coming(pool)) {
+      return;
+    }
+    for (const auto& [id, other] : book_.pools()) {
+      if (other->queue.empty() || other->queue.front()->id > pool.queue.front()->id) {
+        Require(other->count(SlotState::kIdle) == 0,
+                "a request waits for a descriptor beside an idle slot: " + Text(pool));
+        for (const Slot& slot : other->list(SlotState::kLeased)) {
+          Require(!slot.parked(), "a request waits for a descriptor beside a parked lease");
+        }
+      }
+    }
+    for (const Ticket* ticket : pool.queue) {
+      Require(ticket->patient || Coming(pool) > 0 ||
+                  world_->now_ < ticket->arrived_at + std::chrono::seconds(1),
+              "an impatient request waits for a descriptor: " + Text(pool));
+    }
   }
 
   // Other sessions' parked leases are for who waits.

@@ -43,6 +43,20 @@ TEST(ConnectErrorStatus, KeepsTheReasonAndFindsTheSqlstate) {
        "existiert nicht"},
       {"several addresses", "first failed: refused\nsecond failed: refused\n", "08001",
        "could not connect to datanode \"dn1\": first failed: refused; second failed: refused"},
+      {"no descriptor of ours", "could not create socket: Too many open files\n", "53000",
+       "could not connect to datanode \"dn1\": could not create socket: Too many open files"},
+      {"none of the machine's",
+       "connection to server at \"::1\", port 5 failed: Connection refused\n"
+       "could not create socket: Too many open files in system\n",
+       "53000",
+       "could not connect to datanode \"dn1\": connection to server at \"::1\", port 5 failed: "
+       "Connection refused; could not create socket: Too many open files in system"},
+      {"none of the datanode's",
+       "connection to server at \"::1\", port 5 failed: FATAL:  58030: could not open file "
+       "\"x\": Too many open files\n",
+       "58030",
+       "could not connect to datanode \"dn1\": connection to server at \"::1\", port 5 failed: "
+       "FATAL:  could not open file \"x\": Too many open files"},
       {"nothing", "", "08001", "could not connect to datanode \"dn1\": "},
       {"a colon is no SQLSTATE", "error:  abcde: x", "08001",
        "could not connect to datanode \"dn1\": error:  abcde: x"},

@@ -38,6 +38,39 @@ TEST_F(PoolerTest, APingThatNobodyAnswersEndsAtTheTimeout) {
   EXPECT_LT(Now() - begin, seconds(3));
 }
 
+TEST_F(PoolerTest, ASlotThatKeepsSilentIsNotYetANodeThatIsDown) {
+  settings_.pooler_dn_set_timeout = seconds(2);
+  Start();
+  PoolerClient client = Attach();
+  Release(&client, Acquire(&client));
+  ASSERT_TRUE(TurnUntil([&] { return View(&client, protocol::View::kPools, 0, 5) == "1"; }));
+  datanode_.SetBehaviour({.answer = FakeBehaviour::Answer::kSilent});
+  ASSERT_TRUE(client.Send(protocol::Ping{1, kRole, {kNode}}).ok());
+  std::optional<ClientReply> reply = Reply(&client);
+  ASSERT_TRUE(reply && std::holds_alternative<protocol::Rows>(reply->reply));
+  EXPECT_EQ(std::get<protocol::Rows>(reply->reply).rows.at(0)[1], "t");
+  EXPECT_EQ(View(&client, protocol::View::kNodes, 0, 3), "up");
+  EXPECT_TRUE(TurnUntil([&] { return datanode_.counts().open == 0; })) << "but the slot is closed";
+}
+
+TEST_F(PoolerTest, ANodeThatKeepsSilentIsDownAtTheTimeout) {
+  settings_.pooler_dn_set_timeout = seconds(1);
+  Start();
+  PoolerClient client = Attach();
+  Release(&client, Acquire(&client));
+  ASSERT_TRUE(TurnUntil([&] { return View(&client, protocol::View::kPools, 0, 5) == "1"; }));
+  datanode_.SetBehaviour(
+      {.startup = FakeBehaviour::Startup::kSilent, .answer = FakeBehaviour::Answer::kSilent});
+  const TimePoint begin = Now();
+  ASSERT_TRUE(client.Send(protocol::Ping{1, kRole, {kNode}}).ok());
+  std::optional<ClientReply> reply = Reply(&client);
+  ASSERT_TRUE(reply && std::holds_alternative<protocol::Rows>(reply->reply));
+  EXPECT_EQ(std::get<protocol::Rows>(reply->reply).rows.at(0)[1], "f");
+  EXPECT_GE(Now() - begin, seconds(1));
+  EXPECT_LT(Now() - begin, seconds(3));
+  EXPECT_EQ(View(&client, protocol::View::kNodes, 0, 3), "down");
+}
+
 TEST_F(PoolerTest, AnyAnswerToAPingIsASignOfLife) {
   Start();
   PoolerClient client = Attach();

@@ -190,6 +190,30 @@ TEST_F(WorkerTest, AFailedStatementIsToldWithItsSqlstate) {
   EXPECT_EQ(done.status.sqlstate(), "22012");
 }
 
+TEST_F(WorkerTest, OnlyAnAnswerToTheStatementIsASuccess) {
+  struct Case {
+    std::vector<std::string> statements;
+    bool ok;
+  };
+  const Case cases[] = {
+      {{"DISCARD ALL"}, true},
+      {{""}, true},
+      {{" ; "}, true},
+      {{"NOTHING"}, false},
+      {{"EMPTY"}, false},
+      {{"DISCARD ALL", "NOTHING"}, false},
+      {{"NOTHING", "DISCARD ALL"}, false},
+      {{"ECHO a row"}, true},
+  };
+  SlotId slot = 0;
+  for (const Case& c : cases) {
+    Open(++slot);
+    Run(slot, c.statements);
+    const RunDone done = Next<RunDone>();
+    EXPECT_EQ(done.status.sqlstate(), c.ok ? "" : sqlstate::kConnectionLost) << c.statements[0];
+  }
+}
+
 TEST_F(WorkerTest, AnSqlstateThatIsNoneIsNotHandedOn) {
   Open(1);
   Run(1, {"FAIL ab de some message"});

@@ -219,6 +219,9 @@ void FakeBackend::Handle(char type, std::string_view body, const FakeBehaviour& 
 void FakeBackend::HandleSimple(std::string_view text, const FakeBehaviour& behaviour) {
   const bool alone = text.find(';') == text.npos || text.find(';') + 1 == text.size();
   bool ok = true;
+  if (text.find_first_not_of("; ") == text.npos) {
+    out_ += Message('I', "");
+  }
   while (ok && !text.empty()) {
     const std::size_t end = std::min(text.find(';'), text.size());
     const std::string_view statement = Trim(text.substr(0, end));
@@ -248,6 +251,10 @@ bool FakeBackend::Execute(std::string_view statement, bool alone, const FakeBeha
   if (statement == "DISCARD ALL" && (transaction_ != 'I' || !alone)) {
     Fail("25001", "DISCARD ALL cannot run inside a transaction block");
     return false;
+  }
+  if (statement == "NOTHING" || statement == "EMPTY") {
+    out_ += statement == "EMPTY" ? Message('I', "") : "";
+    return true;
   }
   if (statement == "SLEEP") {
     sleeping_ = true;

@@ -7,6 +7,7 @@
 //   FAIL 22012 some message    that error
 //   COPY                       begins to copy to the client
 //   SLEEP                      no answer before a cancel (57014)
+//   NOTHING, EMPTY             no answer but that it is ready; the answer to an empty statement
 //   BEGIN, COMMIT, ROLLBACK    the transaction's state; a failed one refuses all else with 25P02
 //   DISCARD ALL                25001 inside a transaction or beside other statements
 // Simple queries may hold several, separated by semicolons. Extended protocol: Parse, Bind,

@@ -10,6 +10,7 @@ namespace polarx {
 enum class FailureScope {
   kNode,  // refused, unreachable, silent, starting up, too many clients: every pool of the node
   kPool,  // wrong password, no such database, no right: that pool alone
+  kSelf,  // this process lacks something: that pool alone, and nothing is known of the node
 };
 
 // By the SQLSTATE of a failed connect.
@@ -38,6 +39,8 @@ class HoldOff {
 
   // `jitter` in [0, 1). True: this is a change from well to ill.
   bool Fail(const Status& status, TimePoint now, double jitter);
+  // An attempt has told nothing.
+  void Postpone(TimePoint now) { retry_at_ = now + kFirstDelay; }
   // True: this is a change from ill to well.
   bool Clear();
 

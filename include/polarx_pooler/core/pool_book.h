@@ -53,12 +53,17 @@ struct Ticket {
   bool sets = false;            // its session sets parameters on what it gets
   LeaseCell* cells = nullptr;   // kCellsOfASession of its session; null: it cannot park
   std::vector<Want> wants;
+
+  // Lacks it a slot of another pool than this one?
+  bool LacksElsewhere(const Pool& pool) const;
 };
 
 // What the book-keeping has done by others. Results come back as events.
 class PoolActions {
  public:
   virtual ~PoolActions() = default;
+  // Not ok: the process has no descriptor left for another connection, to that node for example.
+  virtual Status RoomFor(const Node& node) = 0;
   virtual void Connect(Slot* slot) = 0;           // -> OnConnected, OnConnectFailed
   virtual void Warm(Slot* slot) = 0;              // -> OnReady
   virtual bool LooksAlive(const Slot& slot) = 0;  // one non-blocking peek at an idle slot
@@ -220,6 +225,7 @@ class PoolBook {
   void Discard(Ticket* ticket);
   void RejectTicket(Ticket* ticket, const Status& status);
   void ServeDirty(std::vector<Pool*>* looked_at, TimePoint now);
+  void ServeSeveral(TimePoint now);
   void ExpireTickets(TimePoint now);
   static const Node* PausedNode(const Ticket& ticket);
   static std::string WaitedText(const Ticket& ticket, TimePoint now);
@@ -227,7 +233,7 @@ class PoolBook {
   void Serve(Pool* pool, TimePoint now);
   bool MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const;
   Slot* LiveIdle(Pool* pool, TimePoint now);
-  bool TryGrant(Ticket* ticket, TimePoint now);
+  bool TryGrant(Ticket* ticket, bool again, TimePoint now);
   void Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now);
   static bool ProbeIsDue(const Pool& pool, const HoldOff& hold_off, TimePoint now);
   bool CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const;
@@ -235,14 +241,26 @@ class PoolBook {
   void Open(Pool* pool, TimePoint now);
   void OpenForTickets(Pool* pool, TimePoint now);
   int ComingBack(Pool* pool, TimePoint now);
+  static bool IsClaimed(const Pool& pool, const Pool& beneficiary);
+  static bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket,
+                             TimePoint now);
+  static Pool* VictimFor(const Pool& beneficiary);
   bool Evict(Pool* beneficiary, TimePoint now);
   void BlockFill(Node* node, TimePoint now);
   void RejectHopeless(Pool* pool, TimePoint now);
   bool MustFill(const Pool& pool, TimePoint now) const;
+
+  bool HasRoom(const Pool& pool);
+  Slot* LongestIdle(const Pool& beneficiary, bool spare);
+  bool GiveUpForRoom(const Pool& beneficiary, TimePoint now);
+  void MakeRoom(Pool* pool, int missing, TimePoint now);
+  void WakeStarved();
+  void RejectForRoom(Pool* pool, TimePoint now);
   bool Fill(Pool* pool, TimePoint now);
   Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
   void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
   void FailNode(Node* node, const Status& status, TimePoint now);
+  void SleepUntilRetry(const Node& node);
   void RecoverNode(Node* node);
 
   PoolActions* const actions_;
@@ -255,6 +273,7 @@ class PoolBook {
   std::unordered_map<SlotId, Slot*> slots_;
   std::unordered_map<LeaseId, Slot*> leases_;
   std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
+  std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
   std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
   std::set<std::pair<TimePoint, TicketId>> deadlines_;
   std::set<std::pair<TimePoint, PoolId>> sleepers_;  // pools to be looked at again then
@@ -267,6 +286,8 @@ class PoolBook {
   std::deque<std::pair<TimePoint, LeaseId>> fresh_;  // to be looked at then; some are gone
   std::vector<Pool*> dirty_;
   bool hurries_resets_ = false;
+  bool starved_ = false;        // tickets lack nothing but a descriptor
+  TimePoint told_lack_{};       // of descriptors, in the log
   bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
   RequestCounters counters_;
   PoolId next_pool_ = 1;

@@ -9,7 +9,8 @@
 namespace polarx {
 
 // `text`: PQerrorMessage of a connection with verbosity VERBOSE, so that it carries the server's
-// SQLSTATE. Without one: 08001. The message is one line:
+// SQLSTATE. Without one: 08001, or 53000 where the system refuses this process a descriptor. The
+// message is one line:
 // could not connect to datanode "dn1": <reason>
 Status ConnectErrorStatus(std::string_view node_name, std::string_view text);
 

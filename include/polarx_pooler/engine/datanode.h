@@ -93,6 +93,7 @@ class Datanode {
   RunOrder run_;
   std::size_t statement_ = 0;  // of run_: the next one
   Status statement_status_;
+  bool answered_ = false;  // the statement under way: something has come besides its end
   std::optional<std::string> measured_;  // value of run_.measure
   bool timed_out_ = false;
   bool retried_ = false;                 // the statement that a late cancel hit

@@ -5,14 +5,16 @@
 #include <string>
 
 #include "polarx_pooler/core/status.h"
+#include "polarx_pooler/core/time.h"
 
 namespace polarx {
 
 // Ok: something that speaks PostgreSQL's protocol has answered, if only by asking for a password or
 // by refusing the role. Otherwise why not; a server that starts up or shuts down counts as that. No
-// credentials are sent. Takes at most `limit` and the time of a name lookup.
+// credentials are sent. Ends at `deadline`, a name lookup apart; `limit` is behind it, for
+// messages.
 Status StartupPing(const std::string& node_name, const std::string& host, const std::string& port,
-                   std::chrono::seconds limit);
+                   TimePoint deadline, std::chrono::seconds limit);
 
 // What is said when `limit` (pooler_dn_set_timeout) is over.
 Status NoAnswerToPing(const std::string& node_name, std::chrono::seconds limit);

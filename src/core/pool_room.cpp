@@ -1,0 +1,114 @@
+// The descriptors of the process as a limit over all nodes: what is given up for a ticket that
+// lacks one, who is turned away; on the main thread.
+#include <algorithm>
+#include <utility>
+
+#include "polarx_pooler/core/pool_book.h"
+
+namespace polarx {
+namespace {
+
+// What is on its way to be idle is waited for so long.
+constexpr Duration kPatience = std::chrono::seconds(1);
+// The log hears of it once in so long.
+constexpr Duration kTellAgain = std::chrono::seconds(60);
+
+int CountEverywhere(const std::map<NodeId, std::unique_ptr<Node>>& nodes, SlotState state) {
+  int count = 0;
+  for (const auto& [id, node] : nodes) {
+    count += node->count(state);
+  }
+  return count;
+}
+
+}  // namespace
+
+bool PoolBook::HasRoom(const Pool& pool) { return actions_->RoomFor(*pool.node).ok(); }
+
+// The slot idle longest, of other pools that no older ticket waits in; `spare`: of those above
+// their minimum. Null: none.
+Slot* PoolBook::LongestIdle(const Pool& beneficiary, bool spare) {
+  Slot* longest = nullptr;
+  for (auto& [id, pool] : pools_) {
+    std::list<Slot>& idle = pool->list(SlotState::kIdle);
+    const int kept = spare ? LimitsOf(*pool->node).min_size : 0;
+    if (pool.get() != &beneficiary && !idle.empty() &&
+        pool->total() - pool->count(SlotState::kClosing) > kept && !IsClaimed(*pool, beneficiary) &&
+        (longest == nullptr || idle.back().idle_since < longest->idle_since)) {
+      longest = &idle.back();
+    }
+  }
+  return longest;
+}
+
+// Gives up one slot of any node: idle ones first, then what sessions keep but do not use.
+bool PoolBook::GiveUpForRoom(const Pool& beneficiary, TimePoint now) {
+  Slot* slot = LongestIdle(beneficiary, true);
+  slot = slot != nullptr ? slot : LongestIdle(beneficiary, false);
+  for (const bool unused : {true, false}) {
+    for (auto pool = pools_.begin(); slot == nullptr && pool != pools_.end(); ++pool) {
+      if (!IsClaimed(*pool->second, beneficiary)) {
+        slot = TakeParked(pool->second.get(), unused, now);
+      }
+    }
+  }
+  if (slot == nullptr) {
+    return false;
+  }
+  CloseSlot(slot, CloseReason::kIdle, now);
+  return true;
+}
+
+// The pool might open `missing` slots for its tickets, but that there is no descriptor.
+void PoolBook::MakeRoom(Pool* pool, int missing, TimePoint now) {
+  starved_ = true;
+  missing = std::min(missing, kParallelConnects - pool->node->count(SlotState::kConnecting)) -
+            CountEverywhere(nodes_, SlotState::kClosing);
+  while (missing > 0 && GiveUpForRoom(*pool, now)) {
+    --missing;
+  }
+}
+
+// Whatever has happened may have made room.
+void PoolBook::WakeStarved() {
+  if (std::exchange(starved_, false)) {
+    for (auto& [id, pool] : pools_) {
+      if (!pool->queue.empty()) {
+        MarkDirty(pool.get());
+      }
+    }
+  }
+}
+
+void PoolBook::RejectForRoom(Pool* pool, TimePoint now) {
+  const Status status = actions_->RoomFor(*pool->node);
+  if (status.ok() || CountEverywhere(nodes_, SlotState::kClosing) > 0 ||
+      LongestIdle(*pool, false) != nullptr) {
+    return;
+  }
+  const bool coming = CountEverywhere(nodes_, SlotState::kResetting) +
+                          CountEverywhere(nodes_, SlotState::kChecking) +
+                          CountEverywhere(nodes_, SlotState::kWarming) >
+                      0;
+  auto ticket = pool->queue.begin();
+  std::advance(ticket, std::min(pool->queue.size(),
+                                static_cast<std::size_t>(pool->count(SlotState::kConnecting))));
+  while (ticket != pool->queue.end()) {
+    Ticket* next = *ticket++;
+    if (next->patient) {
+      continue;
+    }
+    if (coming && now < next->arrived_at + kPatience) {
+      sleepers_.emplace(next->arrived_at + kPatience, pool->id);
+      continue;
+    }
+    if (now >= told_lack_ + kTellAgain) {
+      told_lack_ = now;
+      actions_->Log(status.message(), status.detail());
+    }
+    ++pool->counters.rejected;
+    RejectTicket(next, status);
+  }
+}
+
+}  // namespace polarx

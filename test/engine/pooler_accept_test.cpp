@@ -1,0 +1,90 @@
+// Who cannot be let in for want of a descriptor is told, and let in once there is one.
+#include <fcntl.h>
+#include <sys/resource.h>
+
+#include "pooler_fixture.h"
+
+namespace polarx {
+namespace {
+
+class PoolerAcceptTest : public PoolerTest {
+ protected:
+  ~PoolerAcceptTest() override { Allow(); }
+  // No number below the limit is free.
+  void Exhaust() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    rlimit tight = before_;
+    tight.rlim_cur = 64;
+    int fd = 0;
+    while ((fd = dup(0)) >= 0 && fd < 64) {
+      taken_.emplace_back(fd);
+    }
+    close(fd);
+    setrlimit(RLIMIT_NOFILE, &tight);
+    changed_ = true;
+  }
+  void Allow() {
+    if (std::exchange(changed_, false)) {
+      setrlimit(RLIMIT_NOFILE, &before_);
+      taken_.clear();
+    }
+  }
+  std::vector<LogRecord> Warnings() {
+    std::vector<LogRecord> warnings;
+    LogRecord record;
+    while (pooler_->NextLog(&record)) {
+      if (record.severity == LogSeverity::kWarning) {
+        warnings.push_back(record);
+      }
+    }
+    return warnings;
+  }
+
+  rlimit before_{};
+  bool changed_ = false;
+  std::vector<UniqueFd> taken_;
+};
+
+TEST_F(PoolerAcceptTest, WhoCannotBeLetInIsToldAtOnce) {
+  Start();
+  PoolerClient attached = Attach();
+  std::vector<PoolerClient> knocking;
+  for (int i = 0; i < 5; ++i) {
+    knocking.push_back(Client());
+    ASSERT_TRUE(knocking.back().Send(protocol::Attach{protocol::kVersion, kGeneration}).ok());
+  }
+  Exhaust();
+  for (PoolerClient& client : knocking) {
+    std::optional<ClientReply> reply = Reply(&client);
+    ASSERT_TRUE(reply && std::holds_alternative<protocol::Failed>(reply->reply));
+    const Status& status = std::get<protocol::Failed>(reply->reply).status;
+    EXPECT_EQ(status.sqlstate(), "53000");
+    EXPECT_EQ(status.message(), "pooler worker has no descriptor left for another session");
+    EXPECT_EQ(status.detail(), "Too many open files; the process may have 64.");
+    EXPECT_TRUE(TurnUntil([&] { return !client.Receive().ok(); })) << "and hung up on";
+  }
+  const std::vector<LogRecord> warnings = Warnings();
+  ASSERT_EQ(warnings.size(), 1u) << "one line, whoever knocks";
+  EXPECT_NE(std::string(warnings[0].detail).find("limit of open files"), std::string::npos);
+  EXPECT_EQ(View(&attached, protocol::View::kStats, 0, 0), "0") << "who is attached works on";
+  Allow();
+  PoolerClient late = Attach();
+  EXPECT_EQ(View(&late, protocol::View::kStats, 0, 0), "0");
+}
+
+TEST_F(PoolerAcceptTest, AConnectThatTheSystemRefusesIsNotTheNodesFault) {
+  Start();
+  PoolerClient client = Attach();
+  Exhaust();
+  Ask(&client, 1);
+  std::optional<ClientReply> reply = Reply(&client);
+  ASSERT_TRUE(reply && std::holds_alternative<protocol::Failed>(reply->reply));
+  const Status& status = std::get<protocol::Failed>(reply->reply).status;
+  EXPECT_EQ(status.sqlstate(), "53000");
+  EXPECT_NE(status.message().find("Too many open files"), std::string::npos) << status.message();
+  EXPECT_EQ(View(&client, protocol::View::kNodes, 0, 3), "unknown");
+  Allow();
+}
+
+}  // namespace
+}  // namespace polarx
