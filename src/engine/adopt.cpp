@@ -33,6 +33,9 @@ struct Finish {
 };
 using OwnedConnection = std::unique_ptr<PGconn, Finish>;
 
+// How many listeners one adoption tries.
+constexpr int kMostListeners = 3;
+
 // What DetachConnection puts in a descriptor's place: a socket that is connected to nobody. One for
 // the process, had before the first adoption, so that a detach needs no new descriptor.
 int placeholder = -1;
@@ -210,18 +213,12 @@ Status RunStartup(PGconn* conn, Listener* listener, std::string_view answer, Tim
   }
 }
 
-}  // namespace
-
-Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
-                                const protocol::Parameters& parameters, Duration limit) {
-  if (!OpenPlaceholder()) {
-    return AdoptError("no placeholder", errno);
-  }
+// Starts up a PGconn that is connected to this process itself.
+Status Connect(const std::string& answer, TimePoint deadline, OwnedConnection* started) {
   Listener listener;
   if (Status status = listener.Open(); !status.ok()) {
     return status;
   }
-  LibpqEnvironmentGuard no_environment;
   OwnedConnection conn(StartLibpq(listener.host()));
   if (conn == nullptr) {
     return AdoptError("out of memory");
@@ -229,14 +226,35 @@ Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
   if (PQstatus(conn.get()) == CONNECTION_BAD) {
     return LibpqError(conn.get());
   }
-  if (Status status =
-          RunStartup(conn.get(), &listener, StartupAnswer(backend_pid, parameters), Now() + limit);
-      !status.ok()) {
+  if (Status status = RunStartup(conn.get(), &listener, answer, deadline); !status.ok()) {
     return status;
   }
-  const int socket = PQsocket(conn.get());
-  if (!PeerIsThisProcess(socket)) {
+  if (!PeerIsThisProcess(PQsocket(conn.get()))) {
     return AdoptError("its listener belongs to another process");
+  }
+  *started = std::move(conn);
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
+                                const protocol::Parameters& parameters, Duration limit) {
+  if (!OpenPlaceholder()) {
+    return AdoptError("no placeholder", errno);
+  }
+  const std::string answer = StartupAnswer(backend_pid, parameters);
+  const TimePoint deadline = Now() + limit;
+  LibpqEnvironmentGuard no_environment;
+  OwnedConnection conn;
+  Status status = Connect(answer, deadline, &conn);
+  // Others may have filled the listener's queue; they do not know the name of the next one.
+  for (int listeners = 1;
+       listeners < kMostListeners && status.sqlstate() == sqlstate::kInternalError; ++listeners) {
+    status = Connect(answer, deadline, &conn);
+  }
+  if (!status.ok()) {
+    return status;
   }
   // libpq relies on it, whoever opened the connection.
   if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0 || !PutUnder(conn.get(), fd.get())) {

@@ -265,9 +265,7 @@ for my $count (1, 100)
 }
 my ($session, $crowd) = adopt_among(SOMAXCONN + 1000);
 note "$crowd->{there} strangers";
-($out, $err) = $session->hear();
-like("$out$err", qr/^SELECT 1$|ERROR:  \w{5}: could not adopt a datanode connection/, 'its queue is full: an error, if anything');
-note "$out$err";
+is(join('', $session->hear()), 'SELECT 1', 'its queue is full: the adoption takes another name');
 is((disperse($crowd))[1], 0, '... and they get nothing');
 is($session->ask("ROLLBACK; $one"), 'SELECT 1', '... the next adoption is well');
 $session->quit();
