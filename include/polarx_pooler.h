@@ -55,7 +55,9 @@ extern void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLea
  * The lease's connection, owned by the lease. Everything in libpq may be used on it but PQfinish,
  * PQreset*, PQgetCancel/PQcancel, PQhost, PQhostaddr and PQport. The PGconn may have served other
  * leases of this session and may serve more: what a borrower sets on it (notice receiver, trace,
- * verbosity) ends with the lease. For escaping use the functions that take the PGconn.
+ * verbosity) ends with the lease, and so does the memory that libpq took for large rows or messages
+ * (but for what comes within a few milliseconds; while a lease is parked that memory stays). For
+ * escaping use the functions that take the PGconn.
  */
 typedef struct pg_conn* (*PolarxConnectionFunction)(PolarxLease* lease);
 extern struct pg_conn* polarx_pooler_connection(PolarxLease* lease);

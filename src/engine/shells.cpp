@@ -107,6 +107,8 @@ bool ReadEmptyAnswer(PGconn* conn, std::size_t size) {
 
 }  // namespace
 
+Shell::~Shell() { PQfinish(conn); }
+
 Shells::~Shells() { Clear(); }
 
 Result<Shell*> Shells::Adopt(UniqueFd fd, Lent lent, Duration limit) {
@@ -203,7 +205,6 @@ void Shells::Detach(Shell* given, bool keep) noexcept {
   PGconn* conn = shell->conn;
   if (!keep || !MakeFit(shell.get()) || !Open() || !PutUnder(conn, inside_.get())) {
     DetachConnection(conn);
-    PQfinish(conn);
     return;
   }
   try {
@@ -261,7 +262,7 @@ void Shells::Clear() noexcept {
 
 // A kept one: its last word goes to our own other end.
 void Shells::End(std::unique_ptr<Shell> shell) noexcept {
-  PQfinish(shell->conn);
+  shell.reset();
   (void)Drain(outside_);
 }
 

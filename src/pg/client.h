@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "polarx_pooler/core/protocol.h"
+#include "polarx_pooler/core/time.h"
 
 extern "C" {
 struct pg_conn;
@@ -30,7 +31,7 @@ struct PolarxLease {
   pg_conn* conn;
   int backend_pid;       // of the datanode
   uint64 catalog_epoch;  // ClientCatalogEpoch() when it was acquired
-  int64 acquired_us;     // when, on the steady clock
+  polarx::TimePoint acquired_at;  // or taken again
   int acquired_level;    // nest level of the (sub)transaction it was acquired in
   bool cancelled;        // a cancel was sent that no result has shown yet: it may still hit what
                          // is sent next, so nothing but a release should follow
@@ -39,13 +40,16 @@ struct PolarxLease {
   const polarx::NodeCell* node_cell;
   Oid session_user;      // when it was parked
   bool borrowed;         // through the C interface: the owner of the lease runs its transactions
+  bool stretched;        // a borrower had the time to make libpq's buffers grow: when the lease
+                         // ends its PGconn is not kept
   bool autocommit;       // of one statement outside the local transaction
   bool recalled;         // the pooler wants it back, at the end of the transaction at the latest
   bool setting;          // the session's parameters are being set on it
   bool hung_up;          // ClientHangUpOn has told the datanode to close it
   // State of the remote transaction; the transaction's own files use it alone.
   int begin_level;       // local nest level that it belongs to: rolled back there, it ends; 0: none
-  int remote_level;      // level it has reached, by savepoints s<begin_level + 1>, …; 0: none
+  int base_level;        // level without a savepoint there: that of the transaction itself
+  int remote_level;      // level it has reached, by savepoints s<base_level + 1>, …; 0: none
   int release_level;     // savepoint to be released in front of the next statement; 0: none
   int read_only_level;   // level since which it is READ ONLY; 0: it is not
   int unread_batches;    // sent without awaiting; their results come before the next statement's
@@ -97,6 +101,14 @@ void ClientParkOrRelease(PolarxLease* lease) noexcept;
 // Takes parked leases of the current role again, one to each node, all or none: false. They are
 // linked as ClientAcquire does it.
 bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken);
+// Has the current role one parked on that node, which could be taken again now? One that could not
+// is given back. No ereport.
+bool ClientHasParked(Oid node) noexcept;
+// Before the pooler is asked for `wanted`: gives back what is parked there by the current role, and
+// as many of the others, longest parked first, as are in the way of parking what is asked for; not
+// the role's own on `kept`. No ereport.
+void ClientMakeRoom(const NodeRef* wanted, int count, const NodeRef* kept,
+                    int kept_count) noexcept;
 // All that are parked. No ereport.
 void ClientGiveBackParked() noexcept;
 // Those of the leases that are about to be released and that no pooler worker takes back: all their

@@ -155,7 +155,7 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
 void TakeGrant(const protocol::GrantedLease& granted, const Attachment& attachment,
                PolarxLease* lease) {
   lease->id = granted.lease;
-  lease->acquired_us = Now().time_since_epoch().count();
+  lease->acquired_at = Now();
   lease->attachment = attachment.number;
   if (granted.cell < kCellsOfASession && granted.node_cell < kCellsOfAWorker &&
       attachment.lease_cells != nullptr && attachment.node_cells != nullptr) {
@@ -215,22 +215,8 @@ bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
   return adopted;
 }
 
-}  // namespace
-
-void ClientCheckCount(int count) {
-  if (count < 1 || count > static_cast<int>(protocol::kMaxNodes)) {
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("number of nodes in one request must be between 1 and %d",
-                           static_cast<int>(protocol::kMaxNodes)),
-                    errdetail("It is %d.", count)));
-  }
-}
-
-void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
-  ClientCheckCount(count);
-  if (ClientRetake(nodes, count, acquired)) {
-    return;
-  }
+// All of them from the pooler.
+void Acquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
   Prepare(nodes, count, acquired);
   PG_TRY();
   {
@@ -248,6 +234,54 @@ void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acq
     ThrowError(&error);
   }
   LeaseAppend(acquired, count);
+}
+
+// Where some are parked: asks for the others alone. Meanwhile the pooler may take what is parked;
+// then nothing has been acquired: false.
+bool AcquireMissing(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
+  auto* sorted = static_cast<NodeRef*>(palloc(sizeof(NodeRef) * count));
+  int parked = 0;
+  int missing = 0;
+  for (int i = 0; i < count; ++i) {
+    sorted[ClientHasParked(nodes[i].id) ? parked++ : count - ++missing] = nodes[i];
+  }
+  if (parked == 0 || missing == 0) {
+    return false;
+  }
+  auto** leases = static_cast<PolarxLease**>(palloc(sizeof(PolarxLease*) * count));
+  ClientMakeRoom(sorted + parked, missing, sorted, parked);
+  Acquire(sorted + parked, missing, sets, leases + parked);
+  if (!ClientRetake(sorted, parked, leases)) {
+    while (missing > 0) {
+      ClientRelease(leases[count - missing--], ReleaseKind::kClean);
+    }
+    return false;
+  }
+  for (int i = 0, next = 0, last = count; i < count; ++i) {
+    acquired[i] = next < parked && sorted[next].id == nodes[i].id ? leases[next++] : leases[--last];
+  }
+  return true;
+}
+
+}  // namespace
+
+void ClientCheckCount(int count) {
+  if (count < 1 || count > static_cast<int>(protocol::kMaxNodes)) {
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("number of nodes in one request must be between 1 and %d",
+                           static_cast<int>(protocol::kMaxNodes)),
+                    errdetail("It is %d.", count)));
+  }
+}
+
+void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
+  ClientCheckCount(count);
+  if (ClientRetake(nodes, count, acquired) ||
+      (count > 1 && AcquireMissing(nodes, count, sets, acquired))) {
+    return;
+  }
+  ClientMakeRoom(nodes, count, nullptr, 0);
+  Acquire(nodes, count, sets, acquired);
 }
 
 }  // namespace polarx

@@ -29,6 +29,8 @@ using protocol::ReleaseKind;
 
 // Of a connection that no pooler worker takes back.
 constexpr int kCloseLimitMs = 1000;
+// From there on what a new PGconn costs is little beside what the borrower has done.
+constexpr std::chrono::milliseconds kLongBorrow{5};
 
 PolarxLease* leases = nullptr;
 TimePoint hang_up_until{};  // those that were hung up on together are awaited until then
@@ -139,9 +141,15 @@ bool GiveBackQuietly(PolarxLease* lease) noexcept {
   if (lease->cell == nullptr || lease->cancelled || lease->recalled || proc_exit_inprogress) {
     return false;
   }
-  const int64 held = Now().time_since_epoch().count() - lease->acquired_us;
+  const int64 held = (Now() - lease->acquired_at).count();
   lease->cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 0, UINT32_MAX)));
   return parking::GiveBack(lease->cell, *lease->node_cell, lease->id) != parking::Parked::kNo;
+}
+
+// What a borrower has read or sent nobody sees, but much of it takes time.
+void NoteBorrower(PolarxLease* lease) noexcept {
+  lease->stretched =
+      lease->stretched || (lease->borrowed && Now() - lease->acquired_at >= kLongBorrow);
 }
 
 bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
@@ -250,7 +258,10 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
       AwaitClosed(lease);
     }
     PQclear(lease->result);
-    ClientShells()->Detach(lease->shell, current && kind != ReleaseKind::kClose && !lease->bulky);
+    NoteBorrower(lease);
+    const bool keep =
+        current && kind != ReleaseKind::kClose && !lease->bulky && !lease->stretched;
+    ClientShells()->Detach(lease->shell, keep);
     ClientCountShells();
   } else {
     kind = ReleaseKind::kClose;
@@ -267,6 +278,7 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
 
 void ClientParkOrRelease(PolarxLease* lease) noexcept {
   lease->plain = true;
+  NoteBorrower(lease);
   if (CorrectedKind(lease, ReleaseKind::kClean) != ReleaseKind::kClean || !ClientPark(lease)) {
     ClientRelease(lease, ReleaseKind::kClean);
   }

@@ -2,7 +2,10 @@
 // any time. On its only thread.
 #include <libpq-fe.h>
 
+#include <algorithm>
+
 #include "polarx_pooler/core/parking.h"
+#include "polarx_pooler/core/time.h"
 #include "polarx_pooler/engine/shells.h"
 
 #include "client_state.h"
@@ -25,9 +28,41 @@ PolarxLease** FindParked(Oid node, Oid role) {
   return link;
 }
 
+PolarxLease* Unlink(PolarxLease** place) {
+  PolarxLease* lease = *place;
+  *place = lease->next;
+  return lease;
+}
+
+// The one parked for longest, save those of the current role on these nodes; *result null: none.
+PolarxLease** FindLongestParked(const NodeRef* kept, int count) {
+  PolarxLease** found = nullptr;
+  PolarxLease** link = &parked_leases;
+  for (; *link != nullptr; link = &(*link)->next) {
+    const PolarxLease* lease = *link;
+    const bool keep = lease->role == GetUserId() &&
+                      std::any_of(kept, kept + count,
+                                  [lease](const NodeRef& node) { return node.id == lease->node; });
+    found = keep ? found : link;
+  }
+  return found != nullptr ? found : link;
+}
+
+// Of this session's cells.
+int CellsInUse() {
+  int count = 0;
+  for (const PolarxLease* lease = parked_leases; lease != nullptr; lease = lease->next) {
+    ++count;
+  }
+  for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    count += lease->cell != nullptr ? 1 : 0;
+  }
+  return count;
+}
+
 // The pooler has taken it: what is left is this process's own.
 void Drop(PolarxLease* lease) noexcept {
-  ClientShells()->Detach(lease->shell, true);
+  ClientShells()->Detach(lease->shell, !lease->stretched);
   ClientCountShells();
   LeaseFree(lease);
 }
@@ -35,13 +70,12 @@ void Drop(PolarxLease* lease) noexcept {
 // What the pooler has taken meanwhile does not count, and is dropped.
 bool NoneParked(Oid node, Oid role) noexcept {
   PolarxLease** place = FindParked(node, role);
-  PolarxLease* lease = *place;
-  if (lease != nullptr && parking::StateOf(*lease->cell, lease->id) != parking::State::kParked) {
-    *place = lease->next;
-    Drop(lease);
-    lease = nullptr;
+  if (*place != nullptr &&
+      parking::StateOf(*(*place)->cell, (*place)->id) != parking::State::kParked) {
+    Drop(Unlink(place));
+    return true;
   }
-  return lease == nullptr;
+  return *place == nullptr;
 }
 
 bool MayPark(const PolarxLease* lease) noexcept {
@@ -85,7 +119,7 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
       return nullptr;
   }
   lease->acquired_level = GetCurrentTransactionNestLevel();
-  lease->borrowed = false;
+  lease->acquired_at = Now();
   lease->autocommit = false;
   LeaseAppend(&lease, 1);
   if (!LeaseUsable(lease)) {
@@ -118,9 +152,45 @@ bool ClientPark(PolarxLease* lease) noexcept {
     lease->counted = 0;
   }
   lease->session_user = GetSessionUserId();
+  lease->borrowed = false;
   lease->next = parked_leases;
   parked_leases = lease;
   return true;
+}
+
+bool ClientHasParked(Oid node) noexcept {
+  PolarxLease** place = FindParked(node, GetUserId());
+  const PolarxLease* lease = *place;
+  if (lease == nullptr) {
+    return false;
+  }
+  if (StillDue(lease) && lease->node_cell->waiting.load() == 0 &&
+      parking::StateOf(*lease->cell, lease->id) == parking::State::kParked) {
+    return true;
+  }
+  GiveBack(Unlink(place));
+  return false;
+}
+
+void ClientMakeRoom(const NodeRef* wanted, int count, const NodeRef* kept,
+                    int kept_count) noexcept {
+  if (parked_leases == nullptr) {
+    return;
+  }
+  ClientCork();
+  for (int i = 0; i < count; ++i) {
+    if (PolarxLease** place = FindParked(wanted[i].id, GetUserId()); *place != nullptr) {
+      GiveBack(Unlink(place));
+    }
+  }
+  for (int more = CellsInUse() + count - static_cast<int>(kCellsOfASession); more > 0; --more) {
+    PolarxLease** place = FindLongestParked(kept, kept_count);
+    if (*place == nullptr) {
+      break;
+    }
+    GiveBack(Unlink(place));
+  }
+  ClientUncork();
 }
 
 bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
@@ -134,17 +204,12 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
       return false;
     }
     if (!StillDue(*place)) {
-      PolarxLease* lease = *place;
-      *place = lease->next;
-      GiveBack(lease);
+      GiveBack(Unlink(place));
       return false;
     }
   }
   for (int i = 0; i < count; ++i) {
-    PolarxLease** place = FindParked(nodes[i].id, GetUserId());
-    PolarxLease* lease = *place;
-    *place = lease->next;
-    retaken[i] = Retake(lease);
+    retaken[i] = Retake(Unlink(FindParked(nodes[i].id, GetUserId())));
     if (retaken[i] == nullptr) {
       while (i > 0) {
         ClientRelease(retaken[--i], protocol::ReleaseKind::kClean);
@@ -157,9 +222,7 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
 
 void ClientGiveBackParked() noexcept {
   while (parked_leases != nullptr) {
-    PolarxLease* lease = parked_leases;
-    parked_leases = lease->next;
-    GiveBack(lease);
+    GiveBack(Unlink(&parked_leases));
   }
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     lease->plain = false;  // in use: it is given back when it comes to that

@@ -1,5 +1,6 @@
 // A lease is taken into use for remote statements, brought to a stop and given back. In a backend,
 // on its only thread; nothing here raises an error.
+#include <arpa/inet.h>
 #include <libpq-fe.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
@@ -69,6 +71,23 @@ void Synchronize(PolarxLease* lease, TimePoint deadline) {
   }
 }
 
+// Are these whole messages of those kinds that a datanode sends unasked? An error that nobody asked
+// for is its last word.
+bool WholeUnasked(const char* bytes, size_t size) {
+  constexpr size_t kHeader = 5;
+  while (size >= kHeader && (*bytes == 'A' || *bytes == 'N' || *bytes == 'S')) {
+    uint32 length;
+    memcpy(&length, bytes + 1, sizeof(length));
+    length = ntohl(length);
+    if (length < sizeof(length) || length >= size) {
+      return false;
+    }
+    bytes += length + 1;
+    size -= length + 1;
+  }
+  return size == 0;
+}
+
 void ForgetTransaction(PolarxLease* lease) {
   lease->begin_level = 0;
   lease->remote_level = 0;
@@ -92,15 +111,18 @@ bool LeaseUsable(const PolarxLease* lease) noexcept {
   }
   // A notice may stand before the end of file, so what has come is taken in and looked behind.
   constexpr int kMostLooks = 64;
+  bool whole = lease->unread_batches == 0;  // no message is cut off before what comes now
   for (int looks = 0; looks < kMostLooks; ++looks) {
-    char byte;
-    const ssize_t got = ::recv(PQsocket(lease->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    char bytes[8192];
+    const ssize_t got =
+        ::recv(PQsocket(lease->conn), bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
     if (got < 0) {
       return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     }
-    // An error that nobody asked for is the datanode's last word.
-    if (got == 0 || (looks == 0 && byte == 'E' && lease->unread_batches == 0) ||
-        PQconsumeInput(lease->conn) != 1) {
+    const auto size = static_cast<size_t>(got);
+    whole = whole && size < sizeof(bytes);
+    // Else libpq would take it for part of the next answer.
+    if (size == 0 || (whole && !WholeUnasked(bytes, size)) || PQconsumeInput(lease->conn) != 1) {
       return false;
     }
   }

@@ -77,8 +77,9 @@ void ForgetReadOnly(PolarxLease* lease, int level) noexcept {
 
 // The subtransaction's work now belongs to the level above it.
 void LowerAfterCommit(PolarxLease* lease, int level) noexcept {
-  if (lease->begin_level == level) {
-    lease->begin_level = level - 1;
+  lease->begin_level = std::min(lease->begin_level, level - 1);
+  if (lease->base_level == level) {
+    lease->base_level = level - 1;
   } else {
     lease->release_level = level;
   }
@@ -228,14 +229,14 @@ void SetParameters(PolarxLease** leases, int count) {
   PG_END_TRY();
 }
 
-bool QueueBegin(PolarxLease* lease) {
+bool QueueBegin(PolarxLease* lease, bool read_only) {
   static const char* const kLevels[] = {"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ",
                                         "SERIALIZABLE"};
   static_assert(XACT_READ_UNCOMMITTED == 0 && XACT_SERIALIZABLE == 3);
   char command[128];
   // READ WRITE is not said, for a datanode in recovery refuses it.
   snprintf(command, sizeof(command), "START TRANSACTION ISOLATION LEVEL %s%s%s",
-           kLevels[XactIsoLevel], XactReadOnly ? ", READ ONLY" : "",
+           kLevels[XactIsoLevel], read_only ? ", READ ONLY" : "",
            XactDeferrable ? ", DEFERRABLE" : "");
   return RemoteQueue(lease, command);
 }
@@ -251,12 +252,14 @@ int QueuePrefix(PolarxLease* lease) {
   const int level = GetCurrentTransactionNestLevel();
   int queued = 0;
   if (lease->remote_level == 0) {
-    queued += QueueBegin(lease);
+    // READ ONLY may be a savepoint's own, and then end with it: so it needs one there, too.
+    lease->base_level = XactReadOnly ? 1 : level;
+    const bool read_only = XactReadOnly && level == 1;
+    queued += QueueBegin(lease, read_only);
     queued += ReplayQueueLocal(lease);
     lease->begin_level = level;
-    lease->remote_level = level;
-    lease->read_only_level = XactReadOnly ? level : 0;
-    return queued;
+    lease->remote_level = lease->base_level;
+    lease->read_only_level = read_only ? level : 0;
   }
   if (lease->release_level > 0) {
     queued += QueueSavepoint(lease, "RELEASE SAVEPOINT", lease->release_level);

@@ -4,7 +4,9 @@
 use strict;
 use warnings;
 use PolarxPooler;
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $primary = start_coordinator(
@@ -73,10 +75,57 @@ is(value($standby, 'SELECT pooler.stop()'), 't', 'stop');
 is(value($standby, 'SELECT pooler.start()'), 't', 'start');
 $worker = worker_pid($standby, 'postgres', $worker);
 
-# Promoted while a transaction is open, which stays READ ONLY to its end.
+# Promoted while a transaction is open, which stays READ ONLY to its end, and others come and go: sessions
+# that park their connection, that give it back, that keep it, and new ones for each statement.
+value($standby, q{SELECT pooler.reset_stats()});
+my $script = $standby->basedir . '/load.sql';
+append_to_file($script, "$read;\nBEGIN; SAVEPOINT a; $read; RELEASE a; COMMIT;\n"
+	  . q{SELECT node, n FROM pooler.query_all('SELECT count(*) FROM t') AS r(node name, n int);} . "\n");
+my @ways = ([ '', 'pooler.park_leases=on' ], [ '', 'pooler.park_leases=off' ],
+	[ '', 'pooler.persistent_datanode_connections=on' ], [ '-C', 'pooler.park_leases=on' ]);
+my @load = map {
+	my ($new, $setting) = @$_;
+	my $way = { name => $setting . ($new ? ', new sessions' : ''), out => '', err => '' };
+	local $ENV{PGOPTIONS} = "-c $setting";
+	$way->{run} = IPC::Run::start([ 'pgbench', '-n', ($new ? $new : ()), '-c', '2', '-T', '600', '-P', '1', '-f', $script,
+			'-h', $standby->host, '-p', $standby->port, 'postgres' ],
+		'<', \undef, '>', \$way->{out}, '2>', \$way->{err});
+	$way
+} @ways;
+END { $_->{run}->kill_kill() for grep { $_->{run} } @load; }
+
+# What a way has done so far; and until each has done more.
+sub progress
+{
+	my ($way) = @_;
+	$way->{run}->pump_nb();
+	my $sum = 0;
+	$sum += $1 while $way->{err} =~ /^progress: .*? ([\d.]+) tps/mg;
+	return $sum;
+}
+
+sub all_go_on
+{
+	my ($name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my @before = map { progress($_) } @load;
+	my $came = eval { wait_for($name, sub { !grep { progress($load[$_]) <= $before[$_] } 0 .. $#load }, 50); 1 };
+	ok($came, $name) or diag map { "$_->{name}: $_->{err}" } @load;
+	return;
+}
+all_go_on('sessions of each kind read');
 $s->ask("BEGIN; $read");
 $standby->promote();
 wait_until($standby, 'SELECT pg_is_in_recovery()', 'f', 'promoted');
+all_go_on('they read on while it is promoted') for 1, 2;
+for my $way (@load)
+{
+	my $run = delete $way->{run};
+	$run->signal('INT');
+	eval { $run->finish() };
+	unlike($way->{err}, qr/ERROR|FATAL|aborted|error:/, "... without an error: $way->{name}");
+}
+is(value($standby, q{SELECT sum(connect_failures), sum(rejected), sum(closed_error) FROM pooler.pools}), '0|0|0', '... on sound connections');
 like($s->refused($insert), qr/ERROR:  25006: /, 'the open transaction stays READ ONLY');
 $s->ask('ROLLBACK');
 is($s->ask($insert), 'INSERT 0 1', 'the next one writes');

@@ -17,7 +17,7 @@ my $kVeterans = 2;    # of these, never killed: their memory is looked at
 my $kMost = 6;
 diag "seed $kSeed, $kSeconds s";
 
-my $coord = start_coordinator(conf => <<"END");
+my $coord = start_coordinator(park => 1, conf => <<"END");
 log_statement = none
 log_min_messages = warning
 log_min_error_statement = panic

@@ -26,7 +26,13 @@ struct Lent {
   SharedParameters parameters;
 };
 
+// Its end is libpq's end of conn, which would say so to a datanode that is still under it.
 struct Shell {
+  Shell() = default;
+  ~Shell();
+  Shell(const Shell&) = delete;
+  Shell& operator=(const Shell&) = delete;
+
   PGconn* conn = nullptr;
   Lent lent;            // what is under it, or was last
   bool as_new = false;  // of MakeFit: the last borrower has left nothing in it
