@@ -162,13 +162,13 @@ wait_until($coord, q{SELECT sum(closed_lifetime) > 0 FROM pooler.pools WHERE rem
 set_conf($coord, 'pooler.pool_session_max_lifetime' => '2h');
 $pid = $s->ask($pid_sql);
 becomes('app', '0 1 0 1', 'another one is parked');
-set_conf($coord, 'pooler.pool_conn_keepalive' => '1s');
+set_conf($coord, 'pooler.pool_conn_keepalive' => '3s');
 becomes('app', '0 0 0 0', 'unused for pool_conn_keepalive it is taken back, and closed');
 my $busy = 0;
-set_conf($coord, 'pooler.lease_warn_after' => '1s');
+set_conf($coord, 'pooler.lease_warn_after' => '3s');
 my $offset = log_offset($coord);
 my $first = $s->ask($pid_sql);
-my $end = time + 5;
+my $end = time + 7;
 while (time < $end) { $busy++ if $s->ask($pid_sql) ne $first; select undef, undef, undef, 0.1; }
 is($busy, 0, '... while it is used it stays');
 unlike(log_since($coord, $offset), qr/has held a connection/, '... and is not taken for one that is held all the time');
@@ -178,6 +178,8 @@ set_conf($coord, 'pooler.pool_conn_keepalive' => undef);
 my @s = map { session($coord, user => 'app') } 1 .. 3;
 $_->ask($pid_sql) for @s;
 $s->ask('DISCARD ALL');
+# Else the other role's pool would get its reserve before the third session has a connection.
+value($coord, 'DROP USER MAPPING FOR boss SERVER dn1');
 value($coord, q{ALTER SERVER dn1 OPTIONS (ADD max_pool_size '3', ADD min_free_size '1')});
 my $used = $s[0]->ask($pid_sql);
 $_->ask($pid_sql) for @s;
