@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 use PolarxPooler;
+use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -131,7 +132,7 @@ kill 'CONT', $pid;
 is(value($coord, q{SELECT sum(closed_error) FROM pooler.pools WHERE node = 'dn2'}), '1', '... and counted');
 wait_until($dn{dn2}, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", '0', '... it is closed at the datanode too');
 is($s->ask(name_of('dn2')), 'dn2', '... the session works on');
-my @stopped = split /\n/, backend_pids($dn{dn2});
+my @stopped = (split(/\n/, backend_pids($dn{dn2})), slurp_file($dn{dn2}->data_dir . '/postmaster.pid') =~ /\A(\d+)/);
 kill 'STOP', @stopped;
 within(3, 'a ping that is not answered ends', sub {
 		like(value($coord, q{SELECT ok, error FROM pooler.ping('dn2')}), qr/^f\|.*(?:timeout|in time|answer)/, 'it says so') });
