@@ -17,9 +17,10 @@ namespace {
 // Each takes about 40 kB.
 constexpr std::size_t kMostKept = 64;
 // To lead one through an empty query costs a tenth of the hand-out, to make one several hand-outs:
-// after so many of the former another one is made, up to so many in all.
+// after so many of the former another one is made, up to so many for a pool and in all.
 constexpr int kRenewalsForAnother = 64;
-constexpr std::size_t kMostForSlots = 8;
+constexpr std::ptrdiff_t kMostOfAPool = 8;
+constexpr std::size_t kMostOfAll = 32;
 // What libpq has room for, at least, whenever it reads.
 constexpr std::size_t kLeastRead = 8192;
 
@@ -155,14 +156,24 @@ std::unique_ptr<Shell> Shells::TakeKept(const Lent& lent) {
   if (found == kept_.rend()) {
     return nullptr;
   }
-  if ((*found)->lent.slot != lent.slot && kept_.size() < kMostForSlots &&
-      ++renewals_ > kRenewalsForAnother) {
-    renewals_ = 0;
+  if ((*found)->lent.slot != lent.slot && MayMakeAnother(lent.pool)) {
     return nullptr;
   }
   std::unique_ptr<Shell> result = std::move(*found);
   kept_.erase(std::next(found).base());
   return result;
+}
+
+// For a slot that would be served by a kept one of its pool.
+bool Shells::MayMakeAnother(std::uint64_t pool) {
+  if (++renewals_ <= kRenewalsForAnother || kept_.size() >= kMostOfAll ||
+      std::count_if(kept_.begin(), kept_.end(), [pool](const std::unique_ptr<Shell>& shell) {
+        return shell->lent.pool == pool;
+      }) >= kMostOfAPool) {
+    return false;
+  }
+  renewals_ = 0;
+  return true;
 }
 
 // Part of a message that the last borrower's datanode had sent may stand in libpq's buffer: then
@@ -220,8 +231,15 @@ void Shells::Detach(Shell* given, bool keep) noexcept {
   kept_.push_back(std::move(shell));
 }
 
+protocol::Parameters Shells::Changed(Shell* shell) {
+  protocol::Parameters changed = ChangedParameters(shell->conn, shell->lent.parameters->values);
+  shell->unchanged = changed.empty();
+  return changed;
+}
+
 bool Shells::MakeFit(Shell* shell) noexcept {
   PGconn* conn = shell->conn;
+  const bool unchanged = std::exchange(shell->unchanged, false);
   if (PQstatus(conn) != CONNECTION_OK || PQpipelineStatus(conn) != PQ_PIPELINE_OFF ||
       PQsetnonblocking(conn, 0) != 0 || PQflush(conn) != 0 || PQisBusy(conn) != 0 ||
       HasEventProcedures(conn)) {
@@ -234,7 +252,7 @@ bool Shells::MakeFit(Shell* shell) noexcept {
   TakeBackSettings(conn);
   shell->as_new = state == PQTRANS_IDLE && *PQerrorMessage(conn) == '\0' &&
                   PQbackendPID(conn) == shell->lent.backend_pid &&
-                  ReportsStill(conn, shell->lent.parameters->values);
+                  (unchanged || ReportsStill(conn, shell->lent.parameters->values));
   return true;
 }
 

@@ -225,7 +225,7 @@ void polarx_pooler_release(PolarxLease* lease, PolarxReleaseKind kind) {
 }
 
 void polarx_pooler_release_all(PolarxLease* const* leases, int count, PolarxReleaseKind kind) {
-  polarx::ClientCork();
+  polarx::ClientCork(count > 1);
   for (int i = 0; i < count; ++i) {
     polarx_pooler_release(leases[i], kind);
   }

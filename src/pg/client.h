@@ -115,9 +115,9 @@ void ClientGiveBackParked() noexcept;
 // datanodes close them at the same time, while ClientRelease waits for one after the other. No
 // ereport.
 void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept;
-// What is sent between these two goes out together: several releases in one message. No ereport in
-// between.
-void ClientCork() noexcept;
+// What is sent between these two goes out together: several releases in one message, if there are
+// several. No ereport in between.
+void ClientCork(bool several) noexcept;
 void ClientUncork() noexcept;
 // Asks the pooler to cancel what runs on the lease. No ereport.
 void ClientCancel(PolarxLease* lease) noexcept;

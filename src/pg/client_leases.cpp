@@ -94,7 +94,7 @@ ReleaseKind CorrectedKind(PolarxLease* lease, ReleaseKind kind) noexcept {
 
 bool KeepChanges(const PolarxLease* lease, Parameters* changed) noexcept {
   try {
-    *changed = ChangedParameters(lease->conn, lease->shell->lent.parameters->values);
+    *changed = Shells::Changed(lease->shell);
     return true;
   } catch (...) {
     return false;
@@ -136,9 +136,11 @@ bool NeedsLook(const PolarxLease* lease) noexcept {
   return lease->cell == nullptr || !parking::InUse(parking::StateOf(*lease->cell, lease->id));
 }
 
-// Through its cell, without a message, which would cost a wake-up each. True: done.
+// Through its cell, without a message, which would cost a wake-up. True: done. One message for
+// several is worth it: they are reset at once, not when the session asks for so many again.
 bool GiveBackQuietly(PolarxLease* lease) noexcept {
-  if (lease->cell == nullptr || lease->cancelled || lease->recalled || proc_exit_inprogress) {
+  if (lease->cell == nullptr || lease->cancelled || lease->recalled || proc_exit_inprogress ||
+      ClientCorkedSeveral()) {
     return false;
   }
   const int64 held = (Now() - lease->acquired_at).count();

@@ -177,7 +177,7 @@ void ClientMakeRoom(const NodeRef* wanted, int count, const NodeRef* kept,
   if (parked_leases == nullptr) {
     return;
   }
-  ClientCork();
+  ClientCork(true);
   for (int i = 0; i < count; ++i) {
     if (PolarxLease** place = FindParked(wanted[i].id, GetUserId()); *place != nullptr) {
       GiveBack(Unlink(place));

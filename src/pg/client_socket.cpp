@@ -106,6 +106,7 @@ bool PollSocket(int socket, short events, TimePoint deadline) noexcept {
 }
 
 bool corked = false;
+bool corked_several = false;
 
 // False: the pooler is gone, or does not read, and has been hung up on.
 bool FlushWhole(Attachment* attachment) noexcept {
@@ -167,7 +168,12 @@ bool ClientSend(const protocol::Request& request) noexcept {
   }
 }
 
-void ClientCork() noexcept { corked = true; }
+void ClientCork(bool several) noexcept {
+  corked = true;
+  corked_several = several;
+}
+
+bool ClientCorkedSeveral() noexcept { return corked && corked_several; }
 
 void ClientUncork() noexcept {
   corked = false;

@@ -60,6 +60,9 @@ enum class Awaited { kReply, kFailed, kGone, kTimeout };
 // kGone: the pooler has hung up; the attachment is no more.
 Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error);
 
+// Between ClientCork(true) and ClientUncork?
+bool ClientCorkedSeveral() noexcept;
+
 // The PGconns that this backend keeps.
 Shells* ClientShells();
 // To be called after they have taken one or given one up: tells the server's own count of

@@ -21,7 +21,7 @@ bool ReachesLevel(const PolarxLease* lease, int level) {
 
 void GiveBackAll() noexcept {
   ClientHangUpOn(ReachesLevel, 0);
-  ClientCork();
+  ClientCork(ClientLeases() != nullptr && ClientLeases()->next != nullptr);
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
     next = lease->next;

@@ -34,8 +34,9 @@ struct Shell {
   Shell& operator=(const Shell&) = delete;
 
   PGconn* conn = nullptr;
-  Lent lent;            // what is under it, or was last
-  bool as_new = false;  // of MakeFit: the last borrower has left nothing in it
+  Lent lent;               // what is under it, or was last
+  bool as_new = false;     // of MakeFit: the last borrower has left nothing in it
+  bool unchanged = false;  // of Shells::Changed, for the MakeFit that follows it
 };
 
 class Shells {
@@ -58,6 +59,10 @@ class Shells {
   // mode) is taken back; one that is in no state to be used again is ended.
   void Detach(Shell* shell, bool keep) noexcept;
 
+  // Values that the datanode has reported since it was lent, and that it was not lent with. Nothing
+  // is read between this and Detach or MakeFit, which need not compare again.
+  static protocol::Parameters Changed(Shell* shell);
+
   // Takes back what a borrower may have set on it; false: it is in no state to be used again.
   // Afterwards as_new tells whether it is as it was lent.
   static bool MakeFit(Shell* shell) noexcept;
@@ -71,6 +76,7 @@ class Shells {
 
  private:
   std::unique_ptr<Shell> TakeKept(const Lent& lent);
+  bool MayMakeAnother(std::uint64_t pool);
   bool Renew(Shell* shell, const Lent& lent);
   bool RunEmpty(PGconn* conn, std::int32_t backend_pid, const protocol::Parameters& parameters);
   bool Open() noexcept;
