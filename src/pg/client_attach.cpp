@@ -89,12 +89,6 @@ bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) n
     Oid database;
     Oid role;
     attachment->lease_cells = LeaseCellsOf(MyBackendId);
-    for (uint32 i = 0; attachment->lease_cells != nullptr && i < kCellsOfASession; ++i) {
-      // Those of an earlier attachment the pooler has, or closes.
-      if (parking::TakeBackReturned(&attachment->lease_cells[i]) != 0) {
-        attachment->lease_cells[i].word.store(0);
-      }
-    }
     attachment->node_cells = NodeCellsOf(FindBackend(entry->pid, &database, &role));
     ReserveExternalFD();
     const protocol::Attach attach{.version = protocol::kVersion, .generation = entry->generation};
@@ -130,6 +124,7 @@ bool TryAttach(const WorkerEntry* entry, TimePoint deadline, ErrorText* error) {
   switch (ClientAwait(0, deadline, error)) {
     case Awaited::kReply:
       attachment->confirmed = true;
+      ClientFreeCells(attachment->lease_cells);
       return true;
     case Awaited::kFailed:
       ClientHangUp();

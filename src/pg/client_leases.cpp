@@ -156,26 +156,15 @@ void NoteBorrower(PolarxLease* lease) noexcept {
 
 bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
 
-// Those that were given back through their cells, which may soon be another process's.
-void TellReturned() noexcept {
-  const Attachment* attachment = ClientAttachment();
-  LeaseCell* cells = attachment != nullptr ? attachment->lease_cells : nullptr;
-  for (uint32 i = 0; cells != nullptr && i < kCellsOfASession; ++i) {
-    if (const uint64 lease = parking::TakeBackReturned(&cells[i]); lease != 0) {
-      SendRelease(lease, ReleaseKind::kClean, {});
-    }
-  }
-}
-
 // In before_shmem_exit. What is in sync goes back into its pool; the rest the pooler cancels and
-// closes.
+// closes. What is parked or given back in its cell, others may take all the time until the pooler
+// hears of the end.
 void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
-  ClientGiveBackParked();
+  ClientDropParked();
   ClientHangUpOn(Any, 0);
   while (leases != nullptr) {
     ClientRelease(leases, ReleaseKind::kClean);
   }
-  TellReturned();
   ClientHangUp();
   LeaseCountDropAll();  // a FATAL error in the wait for leases leaves no list of them
 }
@@ -236,9 +225,16 @@ void ClientPrepareExit() {
   if (!prepared) {
     before_shmem_exit(GiveBackAtExit, 0);
     prepared = true;
-    // What a process before this one has left there is nobody's any more.
-    LeaseCell* cells = LeaseCellsOf(MyBackendId);
-    for (uint32 i = 0; cells != nullptr && i < kCellsOfASession; ++i) {
+  }
+}
+
+void ClientFreeCells(LeaseCell* cells) noexcept {
+  for (uint32 i = 0; cells != nullptr && i < kCellsOfASession; ++i) {
+    const PolarxLease* lease = leases;
+    while (lease != nullptr && lease->cell != &cells[i]) {
+      lease = lease->next;
+    }
+    if (lease == nullptr) {
       cells[i].word.store(0);
     }
   }

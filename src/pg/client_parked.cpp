@@ -220,6 +220,12 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
   return true;
 }
 
+void ClientDropParked() noexcept {
+  while (parked_leases != nullptr) {
+    Drop(Unlink(&parked_leases));
+  }
+}
+
 void ClientGiveBackParked() noexcept {
   while (parked_leases != nullptr) {
     GiveBack(Unlink(&parked_leases));

@@ -47,6 +47,11 @@ Attachment* ClientAttachment() noexcept;
 void ClientHangUp() noexcept;
 // Before the first attach: leases are given back when this process exits.
 void ClientPrepareExit();
+// Once attached: what stands in the cells from a process before this one, or from an earlier
+// attachment, unless that lease is in use, is nobody's any more. The pooler has heard of that end.
+void ClientFreeCells(LeaseCell* cells) noexcept;
+// In the process's end: all that are parked are left to the pooler.
+void ClientDropParked() noexcept;
 
 // Number for a request that wants a reply.
 uint32 ClientNextRequest() noexcept;

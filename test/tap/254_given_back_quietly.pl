@@ -52,6 +52,18 @@ for my $round (1 .. 10)
 is($s->ask($few), '3', 'sessions that end right afterwards');
 is(counted('narrow', 'sum(connects), sum(closed_error)'), '1 0', '... leave the connection in order');
 
+{
+	my $short = session($coord);
+	$short->ask("SELECT misuse_record('$record')");
+	$short->ask(q{SET pooler.park_leases = on; SELECT pooler.exec('narrow', 'SELECT 1')});
+	is($watch->ask(q{SELECT sum(parked) FROM pooler.pools WHERE node = 'narrow'}), '1', 'a session has parked it');
+	is(releases(), 0, '... without a message');
+	$short->quit();
+	is($s->ask($few), '3', '... and ends');
+	is(releases(), 0, '... without one: at no time was it in use, so that another request could be turned away');
+	is(counted('narrow', 'sum(connects), sum(rejected), sum(closed_error)'), '1 0 0', '... it is in order');
+}
+
 for my $round (1 .. 5)
 {
 	my $victim = session($coord);

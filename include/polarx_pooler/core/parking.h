@@ -163,13 +163,6 @@ Parked GiveBack(Cell* cell, const Node& node, std::uint64_t lease) {
   return Settled(cell, node, lease, State::kReturned);
 }
 
-// The lease that was given back there, to be released by a message after all; 0: there is none, or
-// the pooler has it.
-template <typename Cell>
-std::uint64_t TakeBackReturned(Cell* cell) {
-  const std::uint64_t lease = cell->word.load() >> kStateBits;
-  return Change(cell, lease, State::kReturned, State::kLeased) ? lease : 0;
-}
 
 enum class Retaken : std::uint8_t {
   kYes,
