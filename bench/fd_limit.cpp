@@ -1,7 +1,7 @@
 // The limit of lending descriptors: a serving process answers each request of 16 bytes on a Unix
 // socket with 16 bytes and one descriptor; clients are processes, each thread of execution its own.
-// With a CONNINFO the descriptors are those of ten connections, and each is reset, by DISCARD ALL, when
-// its client asks for the next one: the least that a pool has to do.
+// With a CONNINFO the descriptors are those of ten connections, and each is reset, by DISCARD ALL,
+// when its client asks for the next one: the least that a pool has to do.
 //   fd_limit CLIENTS SECONDS PAUSE_US [CONNINFO]
 #include <libpq-fe.h>
 #include <signal.h>

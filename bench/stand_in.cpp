@@ -1,5 +1,6 @@
-// A datanode without a database: lets everybody in and answers each query with "DISCARD ALL" done, so
-// that a pool's own share of a reset can be measured. One thread; ends when its input does.
+// A datanode without a database: lets everybody in and answers each query as if DISCARD ALL were
+// done, so that a pool's own share of a reset can be measured. One thread; ends when its input
+// does.
 //   stand_in PORT
 #include <arpa/inet.h>
 #include <netinet/in.h>
