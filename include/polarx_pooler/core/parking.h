@@ -163,7 +163,6 @@ Parked GiveBack(Cell* cell, const Node& node, std::uint64_t lease) {
   return Settled(cell, node, lease, State::kReturned);
 }
 
-
 enum class Retaken : std::uint8_t {
   kYes,
   kNotNow,  // others wait; it stays parked until the pooler takes it
