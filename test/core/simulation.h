@@ -16,26 +16,38 @@ namespace polarx {
 
 class Simulation : public PoolActions {
  public:
-  static constexpr int kNodes = 5;
+  // Small ones meet what is rare more often.
+  struct Scale {
+    int nodes = 5;
+    int clients = 36;
+    int slots = 16;  // of a node, at most
+  };
   static constexpr int kRoles = 4;
   static constexpr int kUsers = 3;
-  static constexpr int kClients = 36;
 
-  explicit Simulation(std::uint64_t seed) : chance_(seed) {
-    static constexpr std::array<int, kNodes> kMaxima = {1, 2, 3, 6, -1};
-    for (int index = 0; index < kNodes; ++index) {
+  Simulation(std::uint64_t seed, Scale scale)
+      : scale_(scale),
+        chance_(seed),
+        datanodes_(static_cast<std::size_t>(scale.nodes)),
+        mappings_(static_cast<std::size_t>(scale.nodes)),
+        clients_(static_cast<std::size_t>(scale.clients)),
+        node_cells_(static_cast<std::size_t>(scale.nodes - 1)),
+        session_cells_(static_cast<std::size_t>(scale.clients)) {
+    static constexpr std::array<int, 4> kMaxima = {1, 2, 3, 6};
+    for (std::size_t index = 0; index < datanodes_.size(); ++index) {
       Datanode& datanode = datanodes_[index];
       datanode.definition.id = static_cast<NodeId>(index + 1);
       datanode.definition.name = "dn" + std::to_string(index + 1);
-      datanode.definition.max_pool_size = kMaxima[index];
+      datanode.definition.max_pool_size =
+          index < kMaxima.size() ? kMaxima[index] * (scale.slots / 16) : -1;
       for (Mapping& mapping : mappings_[index]) {
         mapping.user = chance_.Number(0, kUsers - 1);
         mapping.known = chance_.Percent(70);
       }
     }
-    for (int place = 0; place < kClients; ++place) {
-      clients_[place].id = next_session_++;
-      clients_[place].place = place;
+    for (int place = 0; Client & client : clients_) {
+      client.id = next_session_++;
+      client.place = place++;
     }
     ChangeSettings();
     book_ = std::make_unique<PoolBook>(this, settings_, seed, node_cells_);
@@ -62,7 +74,7 @@ class Simulation : public PoolActions {
   void SendCatalog() {
     std::vector<NodeDefinition> nodes;
     std::vector<MappingDefinition> mappings;
-    for (int node = 0; node < kNodes; ++node) {
+    for (int node = 0; node < scale_.nodes; ++node) {
       if (!datanodes_[node].present) {
         continue;
       }
@@ -77,8 +89,8 @@ class Simulation : public PoolActions {
   }
   void ChangeSettings() {
     using std::chrono::seconds;
-    settings_.max_pool_size = chance_.Number(1, 16);
-    room_ = chance_.Percent(50) ? 1000 : chance_.Number(4, 30);
+    settings_.max_pool_size = chance_.Number(scale_.slots / 16, scale_.slots);
+    room_ = chance_.Percent(50) ? 1000000 : chance_.Number(4, 30) * (scale_.slots / 16);
     settings_.min_pool_size = chance_.Number(0, 4);
     settings_.min_free_size = chance_.Number(0, 4);
     settings_.pool_conn_keepalive = chance_.Percent(10) ? kOff : seconds(chance_.Number(0, 30));
@@ -320,18 +332,19 @@ class Simulation : public PoolActions {
   int SessionPid(SessionId session) override { return static_cast<int>(session); }
   void Log(const std::string&, const std::string&) override {}
 
+  const Scale scale_;
   Chance chance_;
   Settings settings_;
   TimePoint now_{std::chrono::seconds(100000)};
   TimePoint next_maintenance_ = now_;
-  std::array<Datanode, kNodes> datanodes_;
-  std::array<std::array<Mapping, kRoles>, kNodes> mappings_;
-  std::array<Client, kClients> clients_;
-  std::array<NodeCell, kNodes - 1> node_cells_;  // one node has none
-  std::array<std::array<LeaseCell, kCellsOfASession>, kClients> session_cells_;
+  std::vector<Datanode> datanodes_;
+  std::vector<std::array<Mapping, kRoles>> mappings_;
+  std::vector<Client> clients_;
+  std::vector<NodeCell> node_cells_;  // one node has none
+  std::vector<std::array<LeaseCell, kCellsOfASession>> session_cells_;
   std::unique_ptr<PoolBook> book_;
   bool faults_ = true;
-  int room_ = 1000;  // connections that there are descriptors for
+  int room_ = 1000000;  // connections that there are descriptors for
   int connects_ = 0;
   std::map<CloseReason, int> closes_;
   int grants_ = 0;
