@@ -315,7 +315,8 @@ sub _move
 		_pass($connection, $to_client, '');
 		_pass($connection, $slowly // '', $ending);
 	}
-	_count($connection, $connection->{wire}->opening);
+	# Who has given up waits no more, even if the datanode has not ended it yet.
+	_count($connection, $client->{eof} ? 0 : $connection->{wire}->opening);
 	for my $end (grep { defined } $client, $node)
 	{
 		my $done = _write($connection, $end, $end == $client ? 'to_client' : 'to_node') // return _close($id, 1);
