@@ -14,6 +14,7 @@
 
 #include "simulation.h"
 #include "simulation_checks.h"
+#include "simulation_place.h"
 
 namespace polarx {
 namespace {
@@ -22,30 +23,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr int kStepsBetweenRests = 4000;
-constexpr unsigned kTurnLimitSeconds = 120;
 constexpr seconds kNoEnd{1000000};
-
-std::atomic<std::uint64_t> current_seed = 0;
-std::atomic<std::uint64_t> current_step = 0;
-
-// A failed assertion, a crash or a turn without end, too, is to be told with its place.
-extern "C" void TellPlace(int signal) {
-  char text[128];
-  const int length =
-      std::snprintf(text, sizeof(text), "signal %d at POLARX_SIM_SEED=%llu step %llu\n", signal,
-                    static_cast<unsigned long long>(current_seed.load()),
-                    static_cast<unsigned long long>(current_step.load()));
-  (void)!write(STDERR_FILENO, text, static_cast<std::size_t>(length));
-  std::signal(signal, SIG_DFL);
-  std::raise(signal);
-}
-
-// Of processor time, so that a busy machine is no failure; 0: no limit.
-void LimitTurns(unsigned seconds) {
-  itimerval limit{};
-  limit.it_value.tv_sec = seconds;
-  setitimer(ITIMER_PROF, &limit, nullptr);
-}
 
 class Driver {
  public:
@@ -409,11 +387,6 @@ class Driver {
   int most_slots_ = 0;
   int steady_retakes_ = 0;
 };
-
-std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
-}
 
 // Tells a failure with the place at which it is found again.
 void Play(Driver* driver, std::uint64_t steps, int steps_between_rests) {

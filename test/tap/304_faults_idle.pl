@@ -27,7 +27,10 @@ sub strike
 {
 	my ($action) = @_;
 	one_idle();
-	my $open = $proxy->figures->{open};
+	my $open;    # without one that an earlier fault has ended
+	wait_for('the others to be gone', sub {
+			$open = $proxy->figures->{open};
+			$open == $admin->ask(q{SELECT sum(total) FROM pooler.pools WHERE node = 'dn'}) });
 	$proxy->strike('victim', $action);
 	my $left = $action =~ /silence$/ ? $open : $open - 1;
 	wait_for('the fault to be there', sub { $proxy->figures->{open} == $left });
