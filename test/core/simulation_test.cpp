@@ -1,16 +1,9 @@
 // Everything that can happen to the pools, at random and all together: the rules hold after every
 // turn, and when the trouble ends every request gets its answer and the pools come to rest.
 //
-// POLARX_SIM_SEED and POLARX_SIM_STEPS choose another course and a longer one.
+// POLARX_SIM_SEED, POLARX_SIM_STEPS and POLARX_SIM_CLIENTS choose another course, a longer and a
+// larger one.
 #include <gtest/gtest.h>
-
-#include <sys/time.h>
-#include <unistd.h>
-
-#include <atomic>
-#include <csignal>
-#include <cstdio>
-#include <cstdlib>
 
 #include "simulation.h"
 #include "simulation_checks.h"
