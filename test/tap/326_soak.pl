@@ -7,6 +7,7 @@ use warnings;
 use PolarxPooler;
 use PolarxProxy;
 use PostgreSQL::Test::Utils;
+use List::Util qw(min);
 use Test::More;
 use Time::HiRes qw(time usleep);
 
@@ -194,13 +195,26 @@ sub soak
 # --- what there is at rest --------------------------------------------------------------------------
 
 sub memory { return slurp_file("/proc/$_[0]/status") =~ /^RssAnon:\s+(\d+) kB/m ? $1 : die; }
-# Without files, which the server opens and closes as it likes.
+# Without files, which the server opens and closes as it likes, and without connections of pools and those
+# between sessions and the pooler worker, of which $but is a count: they differ from one rest to the next.
+# The kept PGconns of a session, 32 at most, have descriptors of one and the same socket.
 sub descriptors
 {
-	my $folder = "/proc/$_[0]/fd";
+	my ($pid, $but) = @_;
+	my $folder = "/proc/$pid/fd";
 	opendir my $open, $folder or die "$folder: $!";
-	return scalar grep { (readlink("$folder/$_") // '') =~ /^(?:socket|anon_inode|pipe):/ } readdir $open;
+	my (%sockets, @others);
+	for my $target (map { readlink("$folder/$_") // '' } readdir $open)
+	{
+		$sockets{$target}++ if $target =~ /^socket:/;
+		push @others, $target if $target =~ /^(?:anon_inode|pipe):/;
+	}
+	my ($most) = sort { $b <=> $a } values %sockets;
+	die "$most descriptors of one socket in process $pid" if $most > 1 + 32;
+	return keys(%sockets) + @others - $admin->ask("SELECT $but");
 }
+# Of several readings: a session that has just ended is still being closed.
+sub least_descriptors { my @asked = @_; return min(map { usleep(50_000); descriptors(@asked) } 1 .. 10); }
 
 sub at_rest
 {
@@ -213,9 +227,13 @@ sub at_rest
 		'dn1 2 2, dn2 2 2, dn3 2 2|0', "$name: at rest each pool has its minimum, nothing is held or waits", limit => 40);
 	wait_for('the datanodes to have as many', sub { backends($dn{a}) == 4 && backends($dn{b}) == 2 });
 	my $worker = worker_pid($coord);
-	my %now = (worker => [ memory($worker), descriptors($worker) ]);
-	$now{"session $_->{at}"} = [ memory($_->{session}->pid), descriptors($_->{session}->pid) ] for @load[ 0 .. $kVeterans - 1 ];
-	diag "$name: ", join ', ', map { sprintf '%s %d kB %d sockets', $_, @{ $now{$_} } } sort keys %now;
+	my %now = (worker => [ memory($worker), least_descriptors($worker, '(SELECT count(*) FROM pooler.connections) + (SELECT count(*) FROM pooler.sessions)') ]);
+	for my $one (@load[ 0 .. $kVeterans - 1 ])
+	{
+		my $pid = $one->{session}->pid;
+		$now{"session $one->{at}"} = [ memory($pid), least_descriptors($pid, "count(*) FROM pooler.connections WHERE state = 'parked' AND session_pid = $pid") ];
+	}
+	diag "$name: ", join ', ', map { sprintf '%s %d kB, %d descriptors of its own', $_, @{ $now{$_} } } sort keys %now;
 	return ($worker, \%now);
 }
 
