@@ -26,15 +26,39 @@ HELP
 
 # ---- As the caller: packages, a copy of the tree, and the rest from there.
 
+# Root alone can give the tests a process of another user; it says by which socket it is told what to do.
+other_user() {
+  local socket=$work/other_user
+  (ulimit -n 8192  # one user's queue may take that many
+    exec env -i PATH=/usr/bin:/bin perl "$root/test/lib/other_user.pl" "$socket" postgres nobody) \
+    </dev/null &
+  other=$!
+  trap 'kill "$other" 2>/dev/null' EXIT
+  until [ -S "$socket" ]; do
+    kill -0 "$other" 2>/dev/null || { rm -rf "$work"; die "could not start a process of another user"; }
+    sleep 0.1
+  done
+  environment=("POLARX_OTHER_USER=$socket")
+}
+
+end_other_user() {
+  kill "$other" 2>/dev/null
+  wait "$other" 2>/dev/null
+  rm -f "$work/other_user"
+  trap - EXIT
+}
+
 outside() {
-  local keep=$1 mode=$2 status
+  local keep=$1 mode=$2 status other='' environment=()
   need_packages make g++ clang libclang-rt-dev cmake pkg-config libpq-dev libgtest-dev perl libipc-run-perl \
     "postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR"
   [ "$mode" = quick ] || need_packages clang-format clang-tidy cppcheck
   work=$(new_work_dir polarx_test) || exit 1
   copy_tree "$root" "$work/tree"
-  run_unprivileged "$work" bash "$work/tree/test/run.sh" --inside "$mode"
+  [ "$(id -u)" != 0 ] || other_user
+  run_unprivileged "$work" env "${environment[@]}" bash "$work/tree/test/run.sh" --inside "$mode"
   status=$?
+  [ -z "$other" ] || end_other_user
   if [ "$keep" = yes ]; then say "kept: $work"; else rm -rf "$work"; fi
   return $status
 }
@@ -121,9 +145,35 @@ tap() {
   return $status
 }
 
-# The runners' own closing lines, as they stand in the logs.
+# What failed in a step, in few lines: the first tests of each file with what they found.
+failures() {
+  local log="$work/log/$1.log" test found=
+  case $1 in
+    tap)
+      found=$(sed -nE 's,^test/tap/(.*)\.pl .*Wstat.*,\1,p' "$log" | while read -r test; do
+        say "$test"
+        failed_tests "$work/tap/tmp_check/log/regress_log_$test" | sed 's/^/  /'
+      done) ;;
+    unit-*) found=$(sed '1,/^The following tests FAILED:/d' "$log" | grep -E '^\s+[0-9]+ - ' | head -n 10) ;;
+    regress) found=$(grep -F ' ... FAILED' "$log" | head -n 5) ;;
+  esac
+  say "${found:-$(tail -n 5 "$log")}" | cut -c 1-200
+}
+
+# The first five in a log of Test::More, or how it ended.
+failed_tests() {
+  local found
+  found=$(awk '{ sub(/^\[[0-9:.]+\]\([0-9.]+s\) /, "") }
+    /^#   Failed test/ { tests++; room = 4 }
+    !/^#/ { room = 0 }
+    tests <= 5 && room > 0 && !/^#   at .* line [0-9]+\.$/ { print; room-- }' "$1")
+  say "${found:-$(tail -n 5 "$1")}"
+}
+
+# The runners' own closing lines, as they stand in the logs; then what failed, for those who see the
+# end of all this only.
 summaries() {
-  local log
+  local log name
   for log in "$work"/log/unit-*.log; do
     say "---- $(basename "$log" .log)"
     grep -E 'tests? passed|^Total Test time' "$log"
@@ -132,6 +182,10 @@ summaries() {
   grep -E '^=+$|tests? (passed|failed)|All [0-9]+ tests' "$work/log/regress.log" | tail -n 3
   say "---- prove"
   grep -E '^(All tests successful|Files=|Result:|Failed [0-9])' "$work/log/tap.log"
+  for name in "${failed[@]}"; do
+    say "---- failed: $name"
+    failures "$name"
+  done
 }
 
 inside() {

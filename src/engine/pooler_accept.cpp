@@ -14,6 +14,7 @@ namespace polarx {
 namespace {
 
 constexpr Duration kAttachLimit = std::chrono::seconds(10);
+constexpr Duration kTellStrangersAgain = std::chrono::seconds(60);
 constexpr Duration kListenAgain = std::chrono::milliseconds(100);
 
 Status NoDescriptor(const std::string& what, std::string detail) {
@@ -57,8 +58,7 @@ void Pooler::Impl::Accept(TimePoint now) {
 
 void Pooler::Impl::Admit(UniqueFd socket, TimePoint now) {
   ucred peer{};
-  socklen_t size = sizeof(peer);
-  if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+  if (!IsOurs(socket.get(), &peer, now)) {
     return;
   }
   const SessionId id = next_session_++;
@@ -70,6 +70,28 @@ void Pooler::Impl::Admit(UniqueFd socket, TimePoint now) {
   unattached_.emplace_back(now + kAttachLimit, id);
   attach_questions_.push_back({.session = id, .pid = peer.pid, .uid = peer.uid});
   sessions_.emplace(id, std::move(session));
+}
+
+// Others are hung up on without a word, however many knock.
+bool Pooler::Impl::IsOurs(int socket, ucred* peer, TimePoint now) {
+  socklen_t size = sizeof(*peer);
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, peer, &size) != 0) {
+    return false;
+  }
+  if (peer->uid == config_.user) {
+    return true;
+  }
+  ++strangers_;
+  if (now >= tell_strangers_) {
+    log_.Push(LogSeverity::kLog,
+              "process " + std::to_string(peer->pid) + " of operating system user " +
+                  std::to_string(peer->uid) + " may not connect to the pooler",
+              "Connections of other users since the last such message: " +
+                  std::to_string(strangers_) + ".");
+    strangers_ = 0;
+    tell_strangers_ = now + kTellStrangersAgain;
+  }
+  return false;
 }
 
 UniqueFd Pooler::Impl::OpenReserve() { return UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
@@ -85,7 +107,8 @@ bool Pooler::Impl::TurnAway(TimePoint now) {
     told_lack_ = now;
     log_.Push(LogSeverity::kWarning, status.message(), status.detail() + " " + status.hint());
   }
-  if (socket) {
+  ucred peer{};
+  if (socket && IsOurs(socket.get(), &peer, now)) {
     std::string frame;
     protocol::Encode(protocol::Reply(protocol::Failed{0, status}), &frame);
     (void)send(socket.get(), frame.data(), frame.size(), MSG_NOSIGNAL);

@@ -2,6 +2,8 @@
 // everything here belongs to the main thread.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <deque>
 #include <map>
 #include <memory>
@@ -95,6 +97,7 @@ class Pooler::Impl : public PoolActions {
   Session* FindSession(SessionId session);
   void Accept(TimePoint now);
   void Admit(UniqueFd socket, TimePoint now);
+  bool IsOurs(int socket, ucred* peer, TimePoint now);
   bool TurnAway(TimePoint now);
   void ReadSession(Session* session);
   void NoteMappings(const protocol::Request& request);
@@ -178,6 +181,8 @@ class Pooler::Impl : public PoolActions {
   TimePoint orders_due_ = kNever;     // at the worker threads
   UniqueFd reserve_ = OpenReserve();  // given up for a moment to tell who cannot be let in
   TimePoint told_lack_ = TimePoint{} - kTellLackAgain;  // in the log
+  int strangers_ = 0;                                   // of other users, since the log was told
+  TimePoint tell_strangers_{};                          // in the log
   TimePoint listen_again_ = kNever;                     // after descriptors had run out
   TimePoint next_maintenance_ = kNever;
   TimePoint next_stat_line_ = kNever;

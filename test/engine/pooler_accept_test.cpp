@@ -1,6 +1,9 @@
-// Who cannot be let in for want of a descriptor is told, and let in once there is one.
+// Who cannot be let in for want of a descriptor is told, and let in once there is one; processes of
+// other operating system users are told nothing.
 #include <fcntl.h>
 #include <sys/resource.h>
+
+#include <cerrno>
 
 #include "pooler_fixture.h"
 
@@ -29,15 +32,24 @@ class PoolerAcceptTest : public PoolerTest {
       taken_.clear();
     }
   }
-  std::vector<LogRecord> Warnings() {
-    std::vector<LogRecord> warnings;
+  std::vector<LogRecord> Logged(LogSeverity severity) {
+    std::vector<LogRecord> records;
     LogRecord record;
     while (pooler_->NextLog(&record)) {
-      if (record.severity == LogSeverity::kWarning) {
-        warnings.push_back(record);
+      if (record.severity == severity) {
+        records.push_back(record);
       }
     }
-    return warnings;
+    return records;
+  }
+  ::testing::AssertionResult IsHungUpOnWithoutAWord(const PoolerClient& client) {
+    char byte;
+    ssize_t got = -1;
+    const ::testing::AssertionResult ended = TurnUntil([&] {
+      got = recv(client.fd(), &byte, 1, MSG_DONTWAIT);
+      return got >= 0 || errno != EAGAIN;
+    });
+    return ended && got > 0 ? ::testing::AssertionFailure() << "it got a byte" : ended;
   }
 
   rlimit before_{};
@@ -63,13 +75,44 @@ TEST_F(PoolerAcceptTest, WhoCannotBeLetInIsToldAtOnce) {
     EXPECT_EQ(status.detail(), "Too many open files; the process may have 64.");
     EXPECT_TRUE(TurnUntil([&] { return !client.Receive().ok(); })) << "and hung up on";
   }
-  const std::vector<LogRecord> warnings = Warnings();
+  const std::vector<LogRecord> warnings = Logged(LogSeverity::kWarning);
   ASSERT_EQ(warnings.size(), 1u) << "one line, whoever knocks";
   EXPECT_NE(std::string(warnings[0].detail).find("limit of open files"), std::string::npos);
   EXPECT_EQ(View(&attached, protocol::View::kStats, 0, 0), "0") << "who is attached works on";
   Allow();
   PoolerClient late = Attach();
   EXPECT_EQ(View(&late, protocol::View::kStats, 0, 0), "0");
+}
+
+TEST_F(PoolerAcceptTest, ProcessesOfOtherUsersAreHungUpOnWithoutAWord) {
+  user_ = geteuid() + 1;
+  Start();
+  const int fds = pooler_->fds_used();
+  std::vector<PoolerClient> knocking;
+  for (int i = 0; i < 5; ++i) {
+    knocking.push_back(Client());
+    ASSERT_TRUE(knocking.back().Send(protocol::Attach{protocol::kVersion, kGeneration}).ok());
+  }
+  for (const PoolerClient& client : knocking) {
+    EXPECT_TRUE(IsHungUpOnWithoutAWord(client));
+  }
+  EXPECT_EQ(pooler_->fds_used(), fds);
+  const PoolerClient late = Client();
+  Exhaust();
+  EXPECT_TRUE(IsHungUpOnWithoutAWord(late)) << "for want of a descriptor as well";
+  Allow();
+  std::vector<LogRecord> lines = Logged(LogSeverity::kLog);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(std::string(lines[0].message),
+            "process " + std::to_string(getpid()) + " of operating system user " +
+                std::to_string(geteuid()) + " may not connect to the pooler");
+
+  const PoolerClient later = Client();
+  pooler_->Receive(Now() + seconds(61));
+  lines = Logged(LogSeverity::kLog);
+  ASSERT_EQ(lines.size(), 1u) << "another line a minute later, with those in between";
+  EXPECT_EQ(std::string(lines[0].detail),
+            "Connections of other users since the last such message: 6.");
 }
 
 TEST_F(PoolerAcceptTest, AConnectThatTheSystemRefusesIsNotTheNodesFault) {

@@ -48,6 +48,7 @@ class PoolerTest : public ::testing::Test {
     config.generation = kGeneration;
     config.worker_threads = threads;
     config.listener = Listen();
+    config.user = user_;
     Result<std::unique_ptr<Pooler>> pooler = Pooler::Start(std::move(config), settings_);
     ASSERT_TRUE(pooler.ok());
     pooler_ = std::move(pooler.value());
@@ -174,6 +175,7 @@ class PoolerTest : public ::testing::Test {
 
   FakeDatanode datanode_;
   std::string directory_;
+  uid_t user_ = geteuid();  // whose processes the pooler lets in
   Settings settings_;
   std::unique_ptr<Pooler> pooler_;
 };

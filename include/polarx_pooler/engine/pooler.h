@@ -7,6 +7,9 @@
 //   NextReload · Serve(now) · NextLog until empty
 #pragma once
 
+#include <sys/types.h>
+#include <unistd.h>
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -34,6 +37,7 @@ struct PoolerConfig {
   int worker_threads = 2;
   int fd_limit = 1024;             // descriptors that this process may have open
   UniqueFd listener;               // listening Unix socket, non-blocking
+  uid_t user = ::geteuid();        // whose processes may connect
   std::span<NodeCell> node_cells;  // in memory that sessions see; empty: no lease is parked
 };
 
