@@ -23,12 +23,10 @@ void PoolBook::MarkDirty(Pool* pool) {
   }
 }
 
-// Resets wait for others while requests follow each other at short distances and find idle slots.
-void PoolBook::NoteHurry(const Pool& pool, TimePoint now) {
-  constexpr Duration kShortDistance = std::chrono::microseconds(250);
+// Resets wait for others while requests find idle slots.
+void PoolBook::NoteHurry(const Pool& pool) {
   const int resetting = pool.count(SlotState::kResetting);
-  hurries_resets_ |= resetting > 0 && (resetting > pool.count(SlotState::kIdle) ||
-                                       now - pool.last_acquired >= kShortDistance);
+  hurries_resets_ |= resetting > pool.count(SlotState::kIdle);
 }
 
 void PoolBook::MarkNode(Node* node) {
@@ -199,7 +197,7 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
     CloseSlot(slot, CloseReason::kIdle, now);
   } else {
     pool->Move(slot, SlotState::kResetting, now);
-    NoteHurry(*pool, now);
+    NoteHurry(*pool);
     actions_->Reset(slot, kind, now >= slot->check_at);
   }
 }
@@ -335,7 +333,7 @@ void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, Tim
     CloseSlot(slot, CloseReason::kError, now);
   } else {
     pool->Move(slot, SlotState::kResetting, now);
-    NoteHurry(*pool, now);
+    NoteHurry(*pool);
     actions_->Reset(slot, protocol::ReleaseKind::kInTransaction, false);
   }
 }

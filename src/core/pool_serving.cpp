@@ -265,7 +265,7 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now
   leases_[slot->lease] = slot;
   pool->ever_acquired = true;
   pool->last_acquired = now;
-  NoteHurry(*pool, now);
+  NoteHurry(*pool);
   ++pool->counters.acquired;
   pool->acquire_time.Add(now - ticket.arrived_at);
   if (ticket.waited) {

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kListenerKey = ~std::uint64_t{0};
 constexpr std::uint64_t kWakeupKey = kListenerKey - 1;
+constexpr std::uint64_t kAlarmKey = kListenerKey - 2;
 constexpr std::size_t kHelperThreads = 64;  // started when needed; a silent node keeps two
 constexpr std::size_t kHelperThreadsPerKey = 2;
 constexpr Duration kShortestInterval = std::chrono::milliseconds(100);  // stands for 0
@@ -46,9 +47,10 @@ Pooler::Impl::Impl(PoolerConfig config, const Settings& settings)
 Pooler::Impl::~Impl() { Stop(); }
 
 Status Pooler::Impl::StartThreads() {
-  if (poller_.fd() < 0 || mailbox_->wakeup.fd() < 0 ||
+  if (poller_.fd() < 0 || mailbox_->wakeup.fd() < 0 || alarm_.fd() < 0 ||
       !poller_.Add(config_.listener.get(), EPOLLIN, kListenerKey) ||
-      !poller_.Add(mailbox_->wakeup.fd(), EPOLLIN, kWakeupKey)) {
+      !poller_.Add(mailbox_->wakeup.fd(), EPOLLIN, kWakeupKey) ||
+      !poller_.Add(alarm_.fd(), EPOLLIN | EPOLLET, kAlarmKey)) {
     return Status(sqlstate::kInternalError, "could not set up the epoll set of the pooler");
   }
   for (int index = 0; index < config_.worker_threads; ++index) {
@@ -198,13 +200,16 @@ void Pooler::Impl::FlushOrders() {
 void Pooler::Impl::FlushDueOrders(TimePoint now) {
   if (book_.HurriesResets() || orders_due_ <= now) {
     FlushOrders();
+  } else if (orders_due_ != kNever && orders_due_ != alarm_at_) {
+    alarm_at_ = orders_due_;
+    alarm_.Set(alarm_at_);
   }
 }
 
 TimePoint Pooler::Impl::NextDeadline() const {
   const TimePoint attach = unattached_.empty() ? kNever : unattached_.front().first;
   return std::min({book_.NextDeadline(), next_maintenance_, next_stat_line_, attach,
-                   NextPingDeadline(), listen_again_, orders_due_});
+                   NextPingDeadline(), listen_again_});
 }
 
 void Pooler::Impl::Apply(const Settings& settings, TimePoint now) {

@@ -16,6 +16,7 @@
 
 #include "polarx_pooler/core/pool_book.h"
 #include "polarx_pooler/core/pool_views.h"
+#include "polarx_pooler/engine/alarm.h"
 #include "polarx_pooler/engine/channel.h"
 #include "polarx_pooler/engine/helper.h"
 #include "polarx_pooler/engine/poller.h"
@@ -179,6 +180,8 @@ class Pooler::Impl : public PoolActions {
   std::uint64_t next_ping_ = 1;
 
   TimePoint orders_due_ = kNever;     // at the worker threads
+  TimePoint alarm_at_ = kNever;       // set last
+  Alarm alarm_;                       // for orders_due_
   UniqueFd reserve_ = OpenReserve();  // given up for a moment to tell who cannot be let in
   TimePoint told_lack_ = TimePoint{} - kTellLackAgain;  // in the log
   int strangers_ = 0;                                   // of other users, since the log was told

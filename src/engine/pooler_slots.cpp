@@ -11,8 +11,9 @@
 namespace polarx {
 namespace {
 
-// So long, resets that are in no hurry wait for others: a worker thread is woken once for all.
-constexpr Duration kResetsWait = std::chrono::milliseconds(1);
+// So long, resets that are in no hurry wait: a worker thread is woken once for several, and not at
+// the same time as the session that has just got its answer.
+constexpr Duration kResetsWait = std::chrono::microseconds(300);
 
 }  // namespace
 

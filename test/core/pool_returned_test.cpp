@@ -198,7 +198,7 @@ TEST_F(PoolReturnedTest, ResetsWaitAsLongAsThereAreAsManyIdleSlots) {
   }
   FinishResets();
   (void)book_->HurriesResets();
-  ASSERT_EQ(Idle(), 3);  // and all has happened at the same time
+  ASSERT_EQ(Idle(), 3);
   GiveBack(4);
   EXPECT_FALSE(book_->HurriesResets());  // 1, and 3 idle
   Hold(1);
@@ -208,24 +208,6 @@ TEST_F(PoolReturnedTest, ResetsWaitAsLongAsThereAreAsManyIdleSlots) {
   Hold(2);
   EXPECT_TRUE(book_->HurriesResets());   // 2, and 1 idle
   EXPECT_FALSE(book_->HurriesResets());  // told once
-}
-
-TEST_F(PoolReturnedTest, NoResetWaitsWhereRequestsAreRare) {
-  settings_.max_pool_size = 8;
-  Open();
-  for (SessionId session = 1; session <= 4; ++session) {
-    Hold(session);
-  }
-  GiveBack(1);
-  GiveBack(2);
-  FinishResets();
-  (void)book_->HurriesResets();
-  Pass(microseconds(250));
-  GiveBack(3);
-  EXPECT_TRUE(book_->HurriesResets());
-  Hold(1);
-  GiveBack(4);
-  EXPECT_TRUE(book_->HurriesResets());  // 2, and 1 idle
 }
 
 TEST_F(PoolReturnedTest, NoResetWaitsWhileARequestDoes) {

@@ -26,13 +26,13 @@ sub counted
 	my ($node, $columns) = @_;
 	return $watch->ask("SELECT concat_ws(' ', $columns) FROM pooler.pools WHERE node = '$node'");
 }
-sub releases { my $count = () = slurp_file("$record.sent") =~ /\Q$kReleaseFrame/g; return $count; }
+sub releases { my ($of) = @_; my $count = () = slurp_file("$of.sent") =~ /\Q$kReleaseFrame/g; return $count; }
 
 $s->ask("SELECT misuse_record('$record')");
 my $loop = "SELECT count(example_address('dn1')) FROM generate_series(1, $kTimes)";
 is($s->ask($loop), $kTimes, 'a C borrower acquires and releases over and over');
 is(counted('dn1', 'sum(leased), sum(acquired)'), "0 $kTimes", '... the views show at once that nothing is leased');
-cmp_ok(releases(), '<', $kTimes / 2, '... most of the releases are not in what the session has sent');
+cmp_ok(releases($record), '<', $kTimes / 2, '... most of the releases are not in what the session has sent');
 wait_until($coord, q{SELECT sum(idle) = sum(total), sum(total) BETWEEN 1 AND 3 FROM pooler.pools WHERE node = 'dn1'},
 	't|t', '... few connections serve, and all are idle in the end');
 
@@ -54,13 +54,13 @@ is(counted('narrow', 'sum(connects), sum(closed_error)'), '1 0', '... leave the 
 
 {
 	my $short = session($coord);
-	$short->ask("SELECT misuse_record('$record')");
+	$short->ask("SELECT misuse_record('$record.short')");
 	$short->ask(q{SET pooler.park_leases = on; SELECT pooler.exec('narrow', 'SELECT 1')});
 	is($watch->ask(q{SELECT sum(parked) FROM pooler.pools WHERE node = 'narrow'}), '1', 'a session has parked it');
-	is(releases(), 0, '... without a message');
+	is(releases("$record.short"), 0, '... without a message');
 	$short->quit();
 	is($s->ask($few), '3', '... and ends');
-	is(releases(), 0, '... without one: at no time was it in use, so that another request could be turned away');
+	is(releases("$record.short"), 0, '... without one: at no time was it in use, so that another request could be turned away');
 	is(counted('narrow', 'sum(connects), sum(rejected), sum(closed_error)'), '1 0 0', '... it is in order');
 }
 

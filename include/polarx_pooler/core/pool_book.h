@@ -153,8 +153,7 @@ class PoolBook {
   void Maintain(TimePoint now);  // at the interval of pool_maintenance_timeout
   // Does anything wait for a slot that is being reset?
   bool AwaitsResets() const { return !tickets_.empty() || some_obsolete_; }
-  // Or may it soon, or is there nothing to be gained by letting resets wait for others, to be done
-  // together? Of what has happened since the last call.
+  // Or may it soon? Of what has happened since the last call.
   bool HurriesResets() { return std::exchange(hurries_resets_, false) || AwaitsResets(); }
   TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
 
@@ -178,7 +177,7 @@ class PoolBook {
   void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
 
   void MarkDirty(Pool* pool);
-  void NoteHurry(const Pool& pool, TimePoint now);
+  void NoteHurry(const Pool& pool);
   void MarkNode(Node* node);
   void MarkWaiting(Node* node);
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
