@@ -105,10 +105,11 @@ open_pool() {
     "SELECT coalesce(sum(idle), 0) >= 200 FROM pooler.pools WHERE node = 'many'"
 }
 
+# close_pool NODE: all of its connections in the database opening.
 close_pool() {
-  alter_pool opening many 0
-  sql opening -c "SELECT pooler.clean('many')" >/dev/null
-  await opening "SELECT coalesce(sum(total), 0) = 0 FROM pooler.pools WHERE node = 'many'"
+  alter_pool opening "$1" 0
+  sql opening -c "SELECT pooler.clean('$1')" >/dev/null
+  await opening "SELECT coalesce(sum(total), 0) = 0 FROM pooler.pools WHERE node = '$1'"
 }
 
 # alter_pool DATABASE NODE MINIMUM
@@ -125,23 +126,26 @@ acquire_while_opening() {
 
 measure_opening() {
   local length
-  close_pool
+  close_pool many
   sql opening -c 'SELECT pooler.stop()' >/dev/null
   record open_200_libpq "$bench/libpq_limit" open "$direct" 200 8
   alter_pool opening many 200
   record open_200_pool open_pool 'SELECT pooler.start()'
-  close_pool
+  close_pool many
   sql opening -c 'SELECT pooler.stop()' >/dev/null
   sql opening -c "ALTER SYSTEM SET pooler.warmup_query = ''" -c 'SELECT pg_reload_conf()' >/dev/null
   alter_pool opening many 200
   record open_200_cold open_pool 'SELECT pooler.start()'
   sql opening -c 'ALTER SYSTEM RESET pooler.warmup_query' -c 'SELECT pg_reload_conf()' >/dev/null
   length=$(awk -F ';' '$1 == "open_200_pool" { us = $3 } END { print us / 1e6 }' "$work/raw.csv")
-  close_pool
+  close_pool many
+  alter_pool opening other 10
+  await opening "SELECT sum(idle) >= 10 FROM pooler.pools WHERE node = 'other'"
   record acquire_quiet acquire opening 1 other 1000
   record acquire_opening acquire_while_opening "$length"
   open_pool 'SELECT 1' >/dev/null || die 'the pool has not opened its 200 connections'
-  close_pool
+  close_pool many
+  close_pool other
 }
 
 # CPU and wake-ups of a pooler worker that nobody uses.

@@ -114,7 +114,7 @@ set_up_coordinator() {
   node small dn "min_pool_size '10', min_free_size '0'" &&
     node large dn "min_pool_size '10', min_free_size '0', max_pool_size '$((scale_connections * 2))'" &&
     node opening many "min_pool_size '0', min_free_size '0', max_pool_size '400'" &&
-    node opening other "min_pool_size '10', min_free_size '0'" &&
+    node opening other "min_pool_size '0', min_free_size '0'" &&
     sql bench -c 'CREATE EXTENSION postgres_fdw' &&
     psql -X -q -d "$coordinator dbname=bench" -v ON_ERROR_STOP=1 -v rows="$rows" -f "$bench/item.sql" &&
     fdw direct "$datanode_port" && fdw bouncer "$bouncer_port"

@@ -68,7 +68,7 @@ void Pooler::Impl::Admit(UniqueFd socket, TimePoint now) {
     return;
   }
   unattached_.emplace_back(now + kAttachLimit, id);
-  attach_questions_.push_back({.session = id, .pid = peer.pid, .uid = peer.uid});
+  attach_questions_.push_back({.session = id, .pid = peer.pid});
   sessions_.emplace(id, std::move(session));
 }
 

@@ -45,7 +45,6 @@ struct PoolerConfig {
 struct AttachQuestion {
   SessionId session = 0;
   int pid = 0;  // by the kernel's word (SO_PEERCRED)
-  unsigned uid = 0;
 };
 
 // A role that wants a node for the first time since the catalog changed.
