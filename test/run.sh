@@ -100,7 +100,8 @@ tools() { "$tree/test/check_tools.sh"; }
 # Half a minute over all targets, two at a time.
 fuzz() { "$tree/test/fuzz/run.sh" 6 --jobs 2 --build "$work/fuzz"; }
 
-# A million steps, and a large world; those of the unit tests are not optimized, and fewer.
+# A million steps, and a world of more than 10,000 slots; those of the unit tests are not optimized,
+# and fewer.
 simulation() {
   (cd "$tree" && g++ -std=c++20 -O2 -Iinclude -Itest/core src/core/*.cpp test/core/simulation_test.cpp \
     -lgtest_main -lgtest -pthread -o "$work/simulation_test") &&

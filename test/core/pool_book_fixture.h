@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,14 +49,17 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     return mapping;
   }
   // Two nodes; kRole is alice and kOtherRole bob on each.
-  void Open() {
-    book_ = std::make_unique<PoolBook>(this, settings_, 1);
+  void Open(std::span<NodeCell> cells = {}) {
+    book_ = std::make_unique<PoolBook>(this, settings_, 1, cells);
     nodes_ = {NodeOf(kNode), NodeOf(kOtherNode)};
     mappings_.clear();
     for (NodeId node : {kNode, kOtherNode}) {
       mappings_.push_back(MappingOf(node, kRole, "alice"));
       mappings_.push_back(MappingOf(node, kOtherRole, "bob"));
     }
+    SendCatalog();
+  }
+  void SendCatalog() {
     book_->SetCatalog(nodes_, mappings_, now_);
     EndTurn();
   }

@@ -1,10 +1,6 @@
 // Parked leases in the book-keeping: who gets them, when they are taken back, how they are counted.
-#include "pool_book_fixture.h"
-
-#include <array>
-#include <memory>
-
 #include "polarx_pooler/core/pool_views.h"
+#include "pool_cells_fixture.h"
 
 namespace polarx {
 namespace {
@@ -15,30 +11,8 @@ using parking::State;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-class PoolParkingTest : public PoolBookTest {
+class PoolParkingTest : public PoolCellsTest {
  protected:
-  void Open() {
-    book_ = std::make_unique<PoolBook>(this, settings_, 1, node_cells_);
-    nodes_ = {NodeOf(kNode), NodeOf(kOtherNode)};
-    for (NodeId node : {kNode, kOtherNode}) {
-      mappings_.push_back(MappingOf(node, kRole, "alice"));
-      mappings_.push_back(MappingOf(node, kOtherRole, "bob"));
-    }
-    SendCatalog();
-  }
-  void SendCatalog() {
-    book_->SetCatalog(nodes_, mappings_, now_);
-    EndTurn();
-  }
-  LeaseCell* CellsOf(SessionId session) { return session_cells_[session].data(); }
-  void AskToPark(SessionId session, RoleId role = kRole, Duration queue_timeout = seconds(5)) {
-    const std::vector<protocol::Wanted> wanted = {{kNode, role}};
-    book_->Request(session, 1, wanted, queue_timeout, false, now_, CellsOf(session));
-    EndTurn();
-  }
-  LeaseId Lease(SessionId session) { return held_[session].at(0); }
-  Slot* SlotOf(SessionId session) { return book_->FindLease(Lease(session)); }
-  const NodeCell& CellOfNode() { return *book_->FindNode(kNode)->cell; }
   Parked Park(SessionId session) {
     return parking::Park(SlotOf(session)->cell, CellOfNode(), Lease(session));
   }
@@ -46,7 +20,7 @@ class PoolParkingTest : public PoolBookTest {
     return parking::Retake(SlotOf(session)->cell, CellOfNode(), Lease(session));
   }
   void HoldToPark(SessionId session, RoleId role = kRole) {
-    AskToPark(session, role);
+    AskWithCells(session, role);
     ConnectAll();
     ASSERT_EQ(held_[session].size(), 1u);
     ASSERT_NE(SlotOf(session)->cell, nullptr);
@@ -80,9 +54,6 @@ class PoolParkingTest : public PoolBookTest {
   }
   int ShownLeased() { return Shown(6); }
   int ShownParked() { return Shown(7); }
-
-  std::array<NodeCell, kCellsOfAWorker> node_cells_;
-  std::map<SessionId, std::array<LeaseCell, kCellsOfASession>> session_cells_;
 };
 
 // --- for who waits ------------------------------------------------------------------------------
@@ -91,7 +62,7 @@ TEST_F(PoolParkingTest, ATicketOfAFullNodeTakesAParkedLease) {
   Open();
   ParkFor(2);
   const LeaseId oldest = Lease(1);
-  AskToPark(3);
+  AskWithCells(3);
   EXPECT_EQ(taken_, std::vector<LeaseId>{oldest});
   EXPECT_EQ(resetting_.size(), 1u);  // not lent before
   EXPECT_TRUE(held_[3].empty());
@@ -111,13 +82,13 @@ TEST_F(PoolParkingTest, UnusedOnesBeforeANewConnectionUsedOnesAfterwards) {
   ASSERT_EQ(Park(1), Parked::kYes);
   const LeaseId used = Lease(1);
   const LeaseId unused = Lease(2);
-  AskToPark(3);
+  AskWithCells(3);
   EXPECT_EQ(taken_, std::vector<LeaseId>{unused});
   EXPECT_EQ(connects_, 2);
-  AskToPark(4);
+  AskWithCells(4);
   EXPECT_EQ(connects_, 3);
   EXPECT_EQ(taken_.size(), 1u);
-  AskToPark(5);
+  AskWithCells(5);
   EXPECT_EQ(taken_, (std::vector<LeaseId>{unused, used}));
   EXPECT_EQ(connects_, 3);
 }
@@ -127,8 +98,8 @@ TEST_F(PoolParkingTest, WaitingIsPublishedUntilNobodyWaits) {
   Open();
   HoldToPark(1);
   EXPECT_EQ(CellOfNode().waiting.load(), 0u);
-  AskToPark(2);
-  AskToPark(3);
+  AskWithCells(2);
+  AskWithCells(3);
   EXPECT_EQ(CellOfNode().waiting.load(), 2u);
   EXPECT_EQ(Park(1), Parked::kNo);
   GiveBack(1);
@@ -145,7 +116,7 @@ TEST_F(PoolParkingTest, AnotherPoolOfAFullNodeGetsRoomFromParkedOnes) {
   settings_.max_pool_size = 1;
   Open();
   ParkFor(1);
-  AskToPark(2, kOtherRole);
+  AskWithCells(2, kOtherRole);
   EXPECT_EQ(taken_.size(), 1u);
   ASSERT_EQ(closing_.size(), 1u);
   EXPECT_EQ(PoolOf(kNode, kRole)->counters.closed_idle, 1u);
@@ -358,7 +329,7 @@ TEST_F(PoolParkingTest, ASessionHasCellsForSixteen) {
   settings_.max_pool_size = 20;
   Open();
   for (std::size_t count = 1; count <= kCellsOfASession + 1; ++count) {
-    AskToPark(1);
+    AskWithCells(1);
     ConnectAll();
     ASSERT_EQ(held_[1].size(), count);
     EXPECT_EQ(book_->FindLease(held_[1].back())->cell != nullptr, count <= kCellsOfASession);

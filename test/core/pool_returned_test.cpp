@@ -1,11 +1,6 @@
 // Leases that are given back through their cells, without a message: when they are found, and that
 // nobody misses them; and when resets may wait to be done together.
-#include "pool_book_fixture.h"
-
-#include <array>
-#include <memory>
-
-#include "polarx_pooler/core/pool_views.h"
+#include "pool_cells_fixture.h"
 
 namespace polarx {
 namespace {
@@ -16,40 +11,27 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-class PoolReturnedTest : public PoolBookTest {
+class PoolReturnedTest : public PoolCellsTest {
  protected:
-  void Open() {
-    book_ = std::make_unique<PoolBook>(this, settings_, 1, node_cells_);
-    nodes_ = {NodeOf(kNode)};
-    mappings_ = {MappingOf(kNode, kRole, "alice"), MappingOf(kNode, kOtherRole, "bob")};
-    book_->SetCatalog(nodes_, mappings_, now_);
-    EndTurn();
-  }
   void Hold(SessionId session, RoleId role = kRole) {
-    const std::vector<protocol::Wanted> wanted = {{kNode, role}};
     held_[session].clear();
-    book_->Request(session, 1, wanted, seconds(5), false, now_, session_cells_[session].data());
-    EndTurn();
+    AskWithCells(session, role);
     ConnectAll();
   }
-  LeaseId Lease(SessionId session) { return held_[session].at(0); }
   Parked GiveBackQuietly(SessionId session, Duration held = microseconds(80)) {
-    Slot* slot = book_->FindLease(Lease(session));
-    slot->cell->held_us.store(static_cast<std::uint32_t>(held.count()));
-    return parking::GiveBack(slot->cell, *book_->FindNode(kNode)->cell, Lease(session));
+    LeaseCell* cell = SlotOf(session)->cell;
+    cell->held_us.store(static_cast<std::uint32_t>(held.count()));
+    return parking::GiveBack(cell, CellOfNode(), Lease(session));
   }
   int Idle() { return PoolOf(kNode, kRole)->count(SlotState::kIdle); }
   State StateOf(SessionId session) {
-    return parking::StateOf(*book_->FindLease(Lease(session))->cell, Lease(session));
+    return parking::StateOf(*SlotOf(session)->cell, Lease(session));
   }
   void HoldAndGiveBack(SessionId session, RoleId role = kRole) {
     Hold(session, role);
     ASSERT_EQ(held_[session].size(), 1u);
     ASSERT_EQ(GiveBackQuietly(session), Parked::kYes);
   }
-
-  std::array<NodeCell, kCellsOfAWorker> node_cells_;
-  std::map<SessionId, std::array<LeaseCell, kCellsOfASession>> session_cells_;
 };
 
 TEST_F(PoolReturnedTest, TheNextDeadlineIsWhenItIsLookedFor) {

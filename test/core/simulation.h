@@ -8,6 +8,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "simulation_parts.h"
@@ -20,7 +21,8 @@ class Simulation : public PoolActions {
   struct Scale {
     int nodes = 5;
     int clients = 36;
-    int slots = 16;  // of a node, at most
+    int slots = 16;                                // of a node, at most
+    Duration tick = std::chrono::microseconds(1);  // what falls into one is heard of together
   };
   static constexpr int kRoles = 4;
   static constexpr int kUsers = 3;
@@ -46,8 +48,7 @@ class Simulation : public PoolActions {
       }
     }
     for (int place = 0; Client & client : clients_) {
-      client.id = next_session_++;
-      client.place = place++;
+      Begin(&client, place++);
     }
     ChangeSettings();
     book_ = std::make_unique<PoolBook>(this, settings_, seed, node_cells_);
@@ -108,7 +109,8 @@ class Simulation : public PoolActions {
     if (!events_.empty()) {
       next = std::min(next, events_.begin()->first);
     }
-    now_ = std::max(now_, next);
+    const Duration end_of_tick = next.time_since_epoch() + scale_.tick - Duration(1);
+    now_ = std::max(now_, TimePoint(end_of_tick - end_of_tick % scale_.tick));
     while (!events_.empty() && events_.begin()->first <= now_) {
       const std::function<void()> event = std::move(events_.begin()->second);
       events_.erase(events_.begin());
@@ -189,22 +191,17 @@ class Simulation : public PoolActions {
     for (const LeaseCell& cell : session_cells_[client->place]) {
       Require(cell.word.load() == 0, "a cell outlives its session");
     }
-    const int place = client->place;
-    *client = Client{};
-    client->id = next_session_++;
-    client->place = place;
+    places_.erase(client->id);
+    Begin(client, client->place);
   }
   void Park(Client* client, std::size_t index);
   void GiveBackQuietly(Client* client, std::size_t index);
   void Retake(Client* client, std::size_t index);
   void Unpark(Client* client, std::size_t index);
   Client* FindClient(SessionId id) {
-    for (Client& client : clients_) {
-      if (client.id == id) {
-        return &client;
-      }
-    }
-    throw std::runtime_error("a session is not known");
+    const auto found = places_.find(id);
+    Require(found != places_.end(), "a session is not known");
+    return &clients_[found->second];
   }
 
   // --- datanodes ------------------------------------------------------------------------------
@@ -354,6 +351,14 @@ class Simulation : public PoolActions {
 
  private:
   std::multimap<TimePoint, std::function<void()>> events_;
+  void Begin(Client* client, int place) {
+    *client = Client{};
+    client->id = next_session_++;
+    client->place = place;
+    places_[client->id] = place;
+  }
+
+  std::unordered_map<SessionId, int> places_;  // of those that live
   std::set<LeaseId> recalled_;
   SessionId next_session_ = 1;
   int looks_ = 0;

@@ -39,6 +39,26 @@ class SimulationChecks {
     }
   }
 
+  // What is quickly looked at of all, and in full one node and some sessions, others each time.
+  void InPassing(unsigned turn) const {
+    for (const auto& [id, node] : book_.nodes()) {
+      SizesAddUp(*node);
+    }
+    for (const auto& [id, pool] : book_.pools()) {
+      WhatIsMissingIsOpened(*pool);
+      RoomIsMade(*pool);
+      FirstSingleIsServed(*pool);
+    }
+    if (!book_.nodes().empty()) {
+      LookAt(*std::next(book_.nodes().begin(), turn % book_.nodes().size())->second);
+    }
+    const std::size_t clients = world_->clients_.size();
+    for (std::size_t index = turn % kSessionsInPassing; index < clients;
+         index += kSessionsInPassing) {
+      (void)LeasesAreThoseOf(world_->clients_[index]);
+    }
+  }
+
   // Every pool has its minima and nothing to close.
   void AtRest() const {
     for (const auto& [id, pool] : book_.pools()) {
@@ -48,7 +68,7 @@ class SimulationChecks {
       Require(!pool->obsolete, "a retired pool is still there");
       Require(sizes.total == sizes.idle + sizes.resetting, "a pool at rest is not idle");
       Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0 || !world_->HasRoom(),
-              "a pool at rest is below its minima: " + Text(*pool));
+              "a pool at rest is below its minima", [&pool = *pool] { return Text(pool); });
       Require(pool->renewing == 0, "a replacement is awaited for ever");
     }
     for (const auto& [id, node] : book_.nodes()) {
@@ -74,6 +94,33 @@ class SimulationChecks {
   }
 
  private:
+  static constexpr unsigned kSessionsInPassing = 500;  // one of so many
+
+  void LookAt(const Node& node) const {
+    CountsAddUp(node);
+    for (const Pool* pool : node.pools) {
+      ParkedAreTaken(*pool);
+      for (const Ticket* ticket : pool->queue) {
+        MustWait(*ticket);
+      }
+    }
+  }
+
+  static void SizesAddUp(const Node& node) {
+    std::array<int, kSlotStates> counts{};
+    int total = 0;
+    int waiting = 0;
+    for (const Pool* pool : node.pools) {
+      for (int index = 0; index < kSlotStates; ++index) {
+        counts[static_cast<std::size_t>(index)] += pool->count(static_cast<SlotState>(index));
+      }
+      total += pool->total();
+      waiting += static_cast<int>(pool->queue.size());
+    }
+    Require(counts == node.counts && total == node.slots, "slots do not add up");
+    Require(waiting == node.waiting, "waiting tickets do not add up");
+  }
+
   void CountsAddUp(const Node& node) const {
     int waiting = 0;
     std::array<int, kSlotStates> counts{};
@@ -116,36 +163,39 @@ class SimulationChecks {
     Require(slots == node.total(), "slots do not add up");
   }
 
+  // How many it has.
+  std::size_t LeasesAreThoseOf(const Client& client) const {
+    Require(client.waiting == (book_.TicketOf(client.id) != nullptr), "a request is lost");
+    std::size_t held = client.leases.size() + client.returned.size();
+    for (LeaseId lease : client.leases) {
+      const Slot* slot = world_->book_->FindLease(lease);
+      Require(slot != nullptr && slot->state == SlotState::kLeased && slot->lease == lease &&
+                  slot->session == client.id,
+              "a lease is not its session's");
+      Require(!slot->parked(), "a lease in use is parked");
+    }
+    for (const Kept& kept : client.parked) {
+      const Slot* slot = world_->book_->FindLease(kept.lease);
+      Require((slot == nullptr) == kept.taken, "a parked lease is lost");
+      Require(kept.taken || (slot->parked() && slot->session == client.id),
+              "a parked lease is not its session's");
+      held += kept.taken ? 0 : 1;
+    }
+    for (const Kept& kept : client.returned) {
+      const Slot* slot = world_->book_->FindLease(kept.lease);
+      Require(slot != nullptr && slot->session == client.id &&
+                  parking::StateOf(*slot->cell, kept.lease) == parking::State::kReturned,
+              "a lease that was given back is lost");
+      Require(world_->now_ < slot->state_since + parking::kFreshTime,
+              "a lease that was given back is not looked at");
+    }
+    return held;
+  }
+
   void LeasesAreThoseOfTheSessions() const {
     std::size_t held = 0;
     for (const Client& client : world_->clients_) {
-      Require(client.waiting == (book_.TicketOf(client.id) != nullptr), "a request is lost");
-      held += client.leases.size();
-      for (LeaseId lease : client.leases) {
-        const Slot* slot = world_->book_->FindLease(lease);
-        Require(slot != nullptr && slot->state == SlotState::kLeased && slot->lease == lease &&
-                    slot->session == client.id,
-                "a lease is not its session's");
-        Require(!slot->parked(), "a lease in use is parked");
-      }
-      for (const Kept& kept : client.parked) {
-        const Slot* slot = world_->book_->FindLease(kept.lease);
-        Require((slot == nullptr) == kept.taken, "a parked lease is lost");
-        Require(kept.taken || (slot->parked() && slot->session == client.id),
-                "a parked lease is not its session's");
-        held += kept.taken ? 0 : 1;
-      }
-    }
-    for (const Client& client : world_->clients_) {
-      for (const Kept& kept : client.returned) {
-        const Slot* slot = world_->book_->FindLease(kept.lease);
-        Require(slot != nullptr && slot->session == client.id &&
-                    parking::StateOf(*slot->cell, kept.lease) == parking::State::kReturned,
-                "a lease that was given back is lost");
-        Require(world_->now_ < slot->state_since + parking::kFreshTime,
-                "a lease that was given back is not looked at");
-      }
-      held += client.returned.size();
+      held += LeasesAreThoseOf(client);
     }
     for (const auto& [id, pool] : book_.pools()) {
       held -= static_cast<std::size_t>(pool->count(SlotState::kLeased));
@@ -193,7 +243,7 @@ class SimulationChecks {
     for (const Ticket* ticket : pool.queue) {
       if (ticket->wants.size() == 1) {
         Require(pool.node->paused || !HasLiveIdle(pool) || HasToYield(*ticket),
-                "a request waits beside an idle slot: " + Text(pool));
+                "a request waits beside an idle slot", [&] { return Text(pool); });
         return;
       }
     }
@@ -204,18 +254,27 @@ class SimulationChecks {
       return;
     }
     bool served = true;
-    bool yields = false;  // or somebody before it does
     for (const Ticket::Want& want : ticket.wants) {
       served = served && HasLiveIdle(*want.pool);
-      for (const Ticket* older : want.pool->queue) {
-        yields = yields || (older->id <= ticket.id && HasToYield(*older));
-      }
       const Node& node = *want.pool->node;
       Require(ticket.patient || !IsFull(node) || node.leased() < node.total(),
-              "an impatient request waits for a node that is lent out: " + Text(*want.pool));
+              "an impatient request waits for a node that is lent out",
+              [&] { return Text(*want.pool); });
     }
-    Require(!served || yields, "a request waits beside idle slots");
+    Require(!served || SomebodyYields(ticket), "a request waits beside idle slots");
     Require(ticket.deadline > world_->now_, "a request outlives its deadline");
+  }
+
+  // It or one before it.
+  bool SomebodyYields(const Ticket& ticket) const {
+    for (const Ticket::Want& want : ticket.wants) {
+      for (const Ticket* older : want.pool->queue) {
+        if (older->id <= ticket.id && HasToYield(*older)) {
+          return true;
+        }
+      }
+    }
+    return false;
   }
 
   // What will be idle soon; what takes long is not waited for.
@@ -250,8 +309,8 @@ class SimulationChecks {
       DescriptorsAreFreed(pool);
       return;
     }
-    Require(static_cast<int>(pool.queue.size()) <= Coming(pool),
-            "nothing is opened for a request: " + Text(pool));
+    Require(static_cast<int>(pool.queue.size()) <= Coming(pool), "nothing is opened for a request",
+            [&] { return Text(pool); });
   }
 
   // No connection of another node is kept, unused, from a request that lacks a descriptor.
@@ -266,7 +325,7 @@ class SimulationChecks {
     for (const auto& [id, other] : book_.pools()) {
       if (other->queue.empty() || other->queue.front()->id > pool.queue.front()->id) {
         Require(other->count(SlotState::kIdle) == 0,
-                "a request waits for a descriptor beside an idle slot: " + Text(pool));
+                "a request waits for a descriptor beside an idle slot", [&] { return Text(pool); });
         for (const Slot& slot : other->list(SlotState::kLeased)) {
           Require(!slot.parked(), "a request waits for a descriptor beside a parked lease");
         }
@@ -275,7 +334,7 @@ class SimulationChecks {
     for (const Ticket* ticket : pool.queue) {
       Require(ticket->patient || Coming(pool) > 0 ||
                   world_->now_ < ticket->arrived_at + std::chrono::seconds(1),
-              "an impatient request waits for a descriptor: " + Text(pool));
+              "an impatient request waits for a descriptor", [&] { return Text(pool); });
     }
   }
 
@@ -285,10 +344,10 @@ class SimulationChecks {
       return;
     }
     for (const Slot& slot : pool.list(SlotState::kLeased)) {
-      Require(!slot.parked(), "a request waits beside a parked lease: " + Text(pool));
+      Require(!slot.parked(), "a request waits beside a parked lease", [&] { return Text(pool); });
       Require(slot.cell == nullptr ||
                   parking::StateOf(*slot.cell, slot.lease) != parking::State::kReturned,
-              "a request waits beside a lease that was given back: " + Text(pool));
+              "a request waits beside a lease that was given back", [&] { return Text(pool); });
     }
   }
 
@@ -302,7 +361,7 @@ class SimulationChecks {
     for (const Pool* other : node.pools) {
       Require(other == &pool || other->count(SlotState::kIdle) == 0 ||
                   (!other->queue.empty() && other->queue.front()->id < pool.queue.front()->id),
-              "no room is made for a request: " + Text(pool) + " / " + Text(*other));
+              "no room is made for a request", [&] { return Text(pool) + " / " + Text(*other); });
     }
   }
 

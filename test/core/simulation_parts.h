@@ -12,9 +12,16 @@
 
 namespace polarx {
 
-inline void Require(bool truth, const std::string& what) {
+inline void Require(bool truth, const char* what) {
   if (!truth) {
     throw std::runtime_error(what);
+  }
+}
+// `more` makes what else is to be told.
+template <typename More>
+void Require(bool truth, const char* what, const More& more) {
+  if (!truth) {
+    throw std::runtime_error(what + (": " + more()));
   }
 }
 
