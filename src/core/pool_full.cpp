@@ -12,9 +12,15 @@ namespace polarx {
 // from each other, but from nobody else.
 bool PoolBook::IsClaimed(const Pool& pool, const Pool& beneficiary) {
   const Ticket& first = *beneficiary.queue.front();
-  return std::any_of(pool.queue.begin(), pool.queue.end(), [&](const Ticket* ticket) {
-    return ticket->id < first.id && (first.wants.size() > 1 || !ticket->LacksElsewhere(pool));
-  });
+  for (const Ticket* ticket : pool.queue) {
+    if (ticket->id >= first.id) {
+      break;  // the queue is in order of arrival
+    }
+    if (first.wants.size() > 1 || !ticket->LacksElsewhere(pool)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 // The pool farthest above its minimum, of those whose idle slots no older ticket waits for; null:

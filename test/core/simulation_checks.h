@@ -1,6 +1,7 @@
 // What must be true of the book-keeping after every turn, and once everything has come to rest.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "simulation.h"
@@ -253,23 +254,29 @@ class SimulationChecks {
     if (Paused(ticket)) {
       return;
     }
-    bool served = true;
     for (const Ticket::Want& want : ticket.wants) {
-      served = served && HasLiveIdle(*want.pool);
       const Node& node = *want.pool->node;
       Require(ticket.patient || !IsFull(node) || node.leased() < node.total(),
               "an impatient request waits for a node that is lent out",
               [&] { return Text(*want.pool); });
     }
-    Require(!served || SomebodyYields(ticket), "a request waits beside idle slots");
+    Require(!CouldBeServed(ticket) || HasToYield(ticket) || IsBehindAnother(ticket),
+            "a request waits beside idle slots");
     Require(ticket.deadline > world_->now_, "a request outlives its deadline");
   }
 
-  // It or one before it.
-  bool SomebodyYields(const Ticket& ticket) const {
+  bool CouldBeServed(const Ticket& ticket) const {
+    return !Paused(ticket) &&
+           std::all_of(ticket.wants.begin(), ticket.wants.end(),
+                       [this](const Ticket::Want& want) { return HasLiveIdle(*want.pool); });
+  }
+
+  // One that yields, or that could be served but for such a one before it in turn: the first of
+  // these has to yield itself.
+  bool IsBehindAnother(const Ticket& ticket) const {
     for (const Ticket::Want& want : ticket.wants) {
       for (const Ticket* older : want.pool->queue) {
-        if (older->id <= ticket.id && HasToYield(*older)) {
+        if (older->id < ticket.id && (HasToYield(*older) || CouldBeServed(*older))) {
           return true;
         }
       }
