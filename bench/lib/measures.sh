@@ -100,9 +100,11 @@ measure_query_all() {
   record query_all_8_nodes at_nodes "pooler.query_all($text) AS t(node name, x int)"
 }
 
+# Until the last of 200 has become idle.
 open_pool() {
   "$bench/sql_load" until "$coordinator dbname=opening" "$1" \
-    "SELECT coalesce(sum(idle), 0) >= 200 FROM pooler.pools WHERE node = 'many'"
+    "SELECT count(*) >= 200, extract(epoch FROM max(state_since) - \$1::timestamptz) * 1e6
+     FROM pooler.connections WHERE node = 'many' AND state = 'idle'"
 }
 
 # close_pool NODE: all of its connections in the database opening.
