@@ -130,8 +130,8 @@ void Until(const char* conninfo, const char* sql, const char* condition) {
   const double start = bench::NowUs();
   Checked(PQexec(conn.get(), sql));
   for (;;) {
-    const Result result = Checked(PQexecParams(conn.get(), condition, parameters, nullptr, values,
-                                               nullptr, nullptr, 0));
+    const Result result = Checked(
+        PQexecParams(conn.get(), condition, parameters, nullptr, values, nullptr, nullptr, 0));
     const double us = PQnfields(result.get()) == 2 ? std::atof(PQgetvalue(result.get(), 0, 1))
                                                    : bench::NowUs() - start;
     if (PQntuples(result.get()) == 1 && std::strcmp(PQgetvalue(result.get(), 0, 0), "t") == 0) {
