@@ -220,6 +220,7 @@ sub at_rest
 {
 	my ($name) = @_;
 	$proxy->forward();
+	$proxy->cut();    # also those on which a cancel request still waits for its answer
 	$admin->ask(q{ALTER SERVER dn3 OPTIONS (SET max_pool_size '4')});
 	value($coord, 'SELECT pooler.resume()');
 	$_->{session} and $_->{session}->ask('ROLLBACK; RESET ALL; SELECT pooler.reset_params()') for @load;
