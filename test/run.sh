@@ -130,12 +130,15 @@ regress() {
   return 1
 }
 
+# The names of those in a log of prove.
+failed_files() { sed -nE 's,^test/tap/(.*)\.pl .*Wstat.*,\1,p' "$1"; }
+
 tap() {
   local status test log
   mkdir -p "$work/tap"
   TESTDIR=$work/tap prove --timer -j "$jobs" -I test/tap "$@"
   status=$?
-  sed -nE 's,^test/tap/(.*)\.pl .*Wstat.*,\1,p' "$work/log/tap.log" | while read -r test; do
+  failed_files "$work/log/tap.log" | while read -r test; do
     printf '\n---- %s\n' "$test"
     grep -A 4 '#   Failed test' "$work/tap/tmp_check/log/regress_log_$test" | head -n 30
     tail -n 5 "$work/tap/tmp_check/log/regress_log_$test"
@@ -151,7 +154,7 @@ failures() {
   local log="$work/log/$1.log" test found=
   case $1 in
     tap)
-      found=$(sed -nE 's,^test/tap/(.*)\.pl .*Wstat.*,\1,p' "$log" | while read -r test; do
+      found=$(failed_files "$log" | while read -r test; do
         say "$test"
         failed_tests "$work/tap/tmp_check/log/regress_log_$test" | sed 's/^/  /'
       done) ;;

@@ -42,22 +42,10 @@ class Driver {
 
   // Everybody asks, and uses what it keeps once a second: of so many nothing is opened or closed.
   void Crowd() {
-    constexpr int kRounds = 20;
     EndTrouble();
     trouble_.RemoveLimits();
     StopUpkeep();
-    int connects = 0;
-    std::map<CloseReason, int> closes;
-    for (int round = 0; round < 2 * kRounds; ++round) {
-      if (round == kRounds) {
-        connects = world_.connects_;
-        closes = world_.closes_;
-      }
-      UseAll();
-      PassTime(seconds(1));
-    }
-    Require(connects == world_.connects_ && closes == world_.closes_,
-            "connections come and go in a crowd");
+    UseEachSecond(20, "connections come and go in a crowd", [this] { UseAll(); });
     const int kept = std::accumulate(
         world_.clients_.begin(), world_.clients_.end(), 0,
         [](int sum, const Client& client) { return sum + static_cast<int>(client.parked.size()); });
@@ -223,10 +211,25 @@ class Driver {
     world_.Ask(client, std::move(wanted), timeout);
   }
 
+  // Twice so often; in the second half nothing may be opened or closed, else `broken` is the rule.
+  template <typename Use>
+  void UseEachSecond(int rounds, const char* broken, Use use) {
+    int connects = 0;
+    std::map<CloseReason, int> closes;
+    for (int round = 0; round < 2 * rounds; ++round) {
+      if (round == rounds) {
+        connects = world_.connects_;
+        closes = world_.closes_;
+      }
+      use();
+      PassTime(seconds(1));
+    }
+    Require(connects == world_.connects_ && closes == world_.closes_, broken);
+  }
+
   // A few sessions use what they have parked, once a second: after a while nothing is opened or
   // closed any more.
   void UseSteadily() {
-    constexpr int kRounds = 60;
     StopUpkeep();
     world_.room_ = std::max(world_.room_, Slots());  // else it takes long to come down to it
     const auto node = static_cast<NodeId>(chance_.Number(1, world_.scale_.nodes));
@@ -236,20 +239,11 @@ class Driver {
     mapping.restricted = mapping.broken = false;
     world_.SendCatalog();
     const int users = chance_.Number(1, 3);
-    int connects = 0;
-    std::map<CloseReason, int> closes;
-    for (int round = 0; round < 2 * kRounds; ++round) {
-      if (round == kRounds) {
-        connects = world_.connects_;
-        closes = world_.closes_;
-      }
+    UseEachSecond(60, "connections come and go in steady use", [&] {
       for (int user = 0; user < users; ++user) {
         UseOnce(&world_.clients_[user], {node, role});
       }
-      PassTime(seconds(1));
-    }
-    Require(connects == world_.connects_ && closes == world_.closes_,
-            "connections come and go in steady use");
+    });
     for (int user = 0; user < users; ++user) {
       while (!world_.clients_[user].parked.empty()) {
         world_.Unpark(&world_.clients_[user], 0);
