@@ -1,6 +1,7 @@
 // The facade of the pooler and its turn: take in, serve, print, flush; on the main thread.
 #include "polarx_pooler/engine/pooler.h"
 
+#include <sched.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -201,6 +202,7 @@ void Pooler::Impl::FlushDueOrders(TimePoint now) {
   if (book_.HurriesResets() || orders_due_ <= now) {
     FlushOrders();
   } else if (orders_due_ != kNever && orders_due_ != alarm_at_) {
+    (void)::sched_yield();  // a session that was answered runs first where it shares this core
     alarm_at_ = orders_due_;
     alarm_.Set(alarm_at_);
   }
@@ -322,6 +324,7 @@ Pooler::Pooler(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Pooler::~Pooler() = default;
 
 int Pooler::fd() const { return impl_->poller_.fd(); }
+void Pooler::LookOut() { impl_->LookOut(); }
 TimePoint Pooler::NextDeadline() const { return impl_->NextDeadline(); }
 void Pooler::Receive(TimePoint now) { impl_->Receive(now); }
 void Pooler::Serve(TimePoint now) { impl_->Serve(now); }

@@ -17,6 +17,7 @@
 #include "polarx_pooler/core/pool_book.h"
 #include "polarx_pooler/core/pool_views.h"
 #include "polarx_pooler/engine/alarm.h"
+#include "polarx_pooler/engine/busy_wait.h"
 #include "polarx_pooler/engine/channel.h"
 #include "polarx_pooler/engine/helper.h"
 #include "polarx_pooler/engine/poller.h"
@@ -33,6 +34,7 @@ class Pooler::Impl : public PoolActions {
   Status StartThreads();
   bool Stop();
 
+  void LookOut() { (void)WaitBusily(poller_.fd(), &busy_poll_); }
   void Receive(TimePoint now);
   void Serve(TimePoint now);
   TimePoint NextDeadline() const;
@@ -179,6 +181,7 @@ class Pooler::Impl : public PoolActions {
   std::set<SlotId> measured_;  // slots whose run under way ends with a measure
   std::uint64_t next_ping_ = 1;
 
+  BusyPoll busy_poll_;                // of the waits for poller_
   TimePoint orders_due_ = kNever;     // at the worker threads
   TimePoint alarm_at_ = kNever;       // set last
   Alarm alarm_;                       // for orders_due_

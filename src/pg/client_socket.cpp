@@ -11,6 +11,7 @@
 
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/busy_wait.h"
 #include "polarx_pooler/engine/poller.h"
 #include "polarx_pooler/engine/pooler_client.h"
 
@@ -105,6 +106,7 @@ bool PollSocket(int socket, short events, TimePoint deadline) noexcept {
   }
 }
 
+BusyPoll busy_poll;  // of waits for replies
 bool corked = false;
 bool corked_several = false;
 
@@ -208,7 +210,8 @@ Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
   attachment->pending = request;
   for (bool first = true;; first = false) {
     // The request has just gone out, so its reply is not there yet.
-    const bool wait = first && request != 0 && !attachment->channel.HasUnsent();
+    const bool wait = first && request != 0 && !attachment->channel.HasUnsent() &&
+                      !WaitBusily(attachment->channel.fd(), &busy_poll);
     switch (wait ? Taken::kNothing : TakeReply(attachment, request, error)) {
       case Taken::kReply:
         return Awaited::kReply;

@@ -82,6 +82,7 @@ bool EngineStop() {
 }
 
 int EngineFd() { return pooler->fd(); }
+void EngineLookOut() { pooler->LookOut(); }
 int EngineFdsUsed() { return pooler->fds_used(); }
 
 long EngineTimeout(long most) {

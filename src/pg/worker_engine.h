@@ -23,6 +23,8 @@ bool EngineStop();
 
 int EngineFd();
 int EngineFdsUsed();
+// Before a wait for EngineFd: may wait for it a moment without sleeping.
+void EngineLookOut();
 // Milliseconds until the engine wants to be called, at most `most`.
 long EngineTimeout(long most);
 bool EngineReceive();

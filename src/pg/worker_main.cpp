@@ -105,6 +105,7 @@ void StartEngine(uint64 generation) {
   AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
   AddWaitEventToSet(set, WL_SOCKET_READABLE, EngineFd(), nullptr, nullptr);
   for (;;) {
+    EngineLookOut();
     WaitEvent events[3];
     (void)WaitEventSetWait(set, EngineTimeout(kLongestWaitMs), events, lengthof(events),
                            PG_WAIT_EXTENSION);

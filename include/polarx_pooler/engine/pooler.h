@@ -70,6 +70,7 @@ class Pooler {
   ~Pooler();
 
   int fd() const;  // readable when Receive has something to do
+  void LookOut();  // before a wait for fd(): may wait a moment without sleeping
   TimePoint NextDeadline() const;
 
   // Takes what sessions and worker threads have sent. Answers nothing yet, so that catalog changes
