@@ -217,7 +217,7 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
 // A slot with nothing left to do: idle, or closed if its time has come.
 void PoolBook::Settle(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
-  const bool fresh = slot->state == SlotState::kConnecting || slot->state == SlotState::kWarming;
+  const bool fresh = slot->state == SlotState::kConnecting;
   MarkDirty(pool);
   MarkWaiting(pool->node);
   if (slot->doomed != CloseReason::kNone) {
@@ -282,14 +282,9 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
                   "");
   }
   MarkNode(pool->node);
-  const bool wanted = !pool->queue.empty();
-  if (slot->doomed == CloseReason::kNone && !pool->obsolete && !wanted &&
-      !settings_.warmup_query.empty() && now >= pool->warmup_blocked_until) {
-    pool->Move(slot, SlotState::kWarming, now);
-    actions_->Warm(slot);
-  } else {
-    Settle(slot, now);
-  }
+  slot->cold = true;
+  pool->cold.push_back(slot->id);
+  Settle(slot, now);
 }
 
 void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope scope,
@@ -312,30 +307,9 @@ void PoolBook::OnReady(Slot* slot, TimePoint now) {
          slot->state == SlotState::kChecking);
   if (slot->state == SlotState::kWarming) {
     slot->pool->warmup_failed = false;
+    MarkNode(slot->pool->node);  // the next one's turn
   }
   Settle(slot, now);
-}
-
-void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, TimePoint now) {
-  Pool* pool = slot->pool;
-  if (slot->state != SlotState::kWarming) {
-    return;
-  }
-  if (!std::exchange(pool->warmup_failed, true)) {
-    actions_->Log("pooler.warmup_query failed on datanode \"" + pool->node->definition.name +
-                      "\" as remote user \"" + pool->remote_user + "\": " + why,
-                  "");
-  }
-  if (lost) {
-    // Each further one might cost a connection as well.
-    constexpr std::chrono::seconds kWithoutWarmup{60};
-    pool->warmup_blocked_until = now + kWithoutWarmup;
-    CloseSlot(slot, CloseReason::kError, now);
-  } else {
-    pool->Move(slot, SlotState::kResetting, now);
-    NoteHurry(*pool);
-    actions_->Reset(slot, protocol::ReleaseKind::kInTransaction, false);
-  }
 }
 
 void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
@@ -350,6 +324,8 @@ void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
     case SlotState::kClosing:
       break;
     case SlotState::kWarming:
+      MarkNode(slot->pool->node);  // the next one's turn
+      [[fallthrough]];
     case SlotState::kResetting:
     case SlotState::kChecking:
       actions_->Log(

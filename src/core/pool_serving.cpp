@@ -76,6 +76,9 @@ void PoolBook::EndTurn(TimePoint now) {
       opened |= Fill(pool, now);
     }
   }
+  for (Pool* pool : filling) {
+    WarmUp(pool, now);
+  }
   if (some_obsolete_) {
     DropEmpty();
   }
@@ -258,6 +261,7 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now
   slot->role = role;
   slot->recalled = false;
   slot->warned = false;
+  slot->cold = false;
   slot->held_since = now;
   AllotCell(slot, ticket.cells, now);
   Arm(slot);

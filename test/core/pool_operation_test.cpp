@@ -187,56 +187,6 @@ TEST_F(PoolBookTest, APingEndsAHoldOffUnlessTheNodeIsFull) {
   EXPECT_TRUE(book_->FindNode(kNode)->hold_off.active()) << "it answers, but has no room";
 }
 
-TEST_F(PoolBookTest, AFailedWarmupIsSaidOnceAndTheConnectionServes) {
-  settings_.warmup_query = "SELECT nonsense";
-  settings_.min_pool_size = 2;
-  settings_.max_pool_size = 8;
-  Open();
-  ConnectAll();
-  ASSERT_GE(warming_.size(), 2u);
-  for (Slot* slot : warming_) {
-    book_->OnWarmupFailed(slot, "no such column", false, now_);
-  }
-  FinishResets();
-  EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 2);
-  const auto said = [this] {
-    return std::count_if(logs_.begin(), logs_.end(), [](const std::string& line) {
-      return line.find("on datanode \"dn1\" as remote user \"alice\": no such column") !=
-             std::string::npos;
-    });
-  };
-  EXPECT_EQ(said(), 1);
-  settings_.warmup_query = "SELECT other_nonsense";
-  book_->Apply(settings_, now_);
-  warming_.clear();
-  book_->Clean(kNode, "", now_);
-  EndTurn();
-  FinishCloses();
-  ConnectAll();
-  for (Slot* slot : warming_) {
-    book_->OnWarmupFailed(slot, "no such column", false, now_);
-  }
-  EXPECT_EQ(said(), 2) << "once for each change";
-}
-
-TEST_F(PoolBookTest, AWarmupThatCostsTheConnectionIsNotTriedAgainAtOnce) {
-  settings_.warmup_query = "SELECT pg_sleep(1000)";
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 8;
-  Open();
-  ConnectAll();
-  std::vector<Slot*> slots;
-  slots.swap(warming_);
-  for (Slot* slot : slots) {
-    book_->OnWarmupFailed(slot, "time is over", true, now_);
-  }
-  EndTurn();
-  FinishCloses();
-  ConnectAll();
-  EXPECT_TRUE(warming_.empty());
-  EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 1);
-}
-
 TEST_F(PoolBookTest, APingThatFailsHoldsTheNodeOffUntilSomethingSucceeds) {
   Open();
   book_->OnPing(kNode, false, 0, Status("08001", "no answer"), now_);

@@ -88,27 +88,6 @@ TEST_F(PoolBookTest, ALeasedSlotPastItsLifetimeClosesAtRelease) {
   EXPECT_EQ(PoolOf(kNode, kRole)->counters.closed_lifetime, 1u);
 }
 
-TEST_F(PoolBookTest, AConnectionIsWarmedUnlessSomeoneWaitsForIt) {
-  settings_.warmup_query = "SELECT 1";
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 4;
-  Open();
-  ConnectAll();
-  ASSERT_EQ(warming_.size(), 4u) << "one a pool";
-  Ask(1);
-  Ask(2);
-  EndTurn();
-  EXPECT_EQ(connecting_.size(), 1u) << "the one that is being warmed is for the first";
-  ConnectAll();
-  EXPECT_EQ(grants_, std::vector<SessionId>{1}) << "whichever is free first";
-  EXPECT_EQ(warming_.size(), 4u);
-  for (Slot* slot : warming_) {
-    book_->OnReady(slot, now_);
-  }
-  EndTurn();
-  EXPECT_EQ(grants_, (std::vector<SessionId>{1, 2}));
-}
-
 TEST_F(PoolBookTest, AChangedMappingMovesToANewPool) {
   Open();
   Hold(1);
@@ -248,22 +227,6 @@ TEST_F(PoolBookTest, AnEvictedMinimumIsNotRefilledWhileRequestsHadToWait) {
   book_->Maintain(now_);
   EndTurn();
   EXPECT_GE(connects_, connects);
-}
-
-TEST_F(PoolBookTest, AStuckWarmupHoldsNoRequestUp) {
-  settings_.warmup_query = "SELECT pg_sleep(1000)";
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 4;
-  Open();
-  ConnectAll();
-  const int before = connects_;
-  Ask(1);
-  EndTurn();
-  EXPECT_EQ(connects_, before) << "it should be over in a moment";
-  Pass(std::chrono::seconds(1));
-  EndTurn();
-  ConnectAll();
-  EXPECT_EQ(held_[1].size(), 1u);
 }
 
 TEST_F(PoolBookTest, ARefillThatFailedTurnsNoRequestAway) {

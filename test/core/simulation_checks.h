@@ -33,6 +33,7 @@ class SimulationChecks {
       WhatIsMissingIsOpened(*pool);
       RoomIsMade(*pool);
       ParkedAreTaken(*pool);
+      ColdAreWarmed(*pool);
       FirstSingleIsServed(*pool);
     }
     for (const Ticket* ticket : tickets) {
@@ -305,6 +306,16 @@ class SimulationChecks {
     return connecting >= kParallelConnects ||
            (pool.hold_off.proven() &&
             (pool.count(SlotState::kConnecting) > 0 || !pool.hold_off.Permits(world_->now_)));
+  }
+
+  // New connections are warmed up as soon as nothing else is to be done, a few at a time.
+  void ColdAreWarmed(const Pool& pool) const {
+    const Node& node = *pool.node;
+    const int warming = node.count(SlotState::kWarming);
+    Require(warming <= kParallelWarmups, "too many are warmed up", [&] { return Text(pool); });
+    Require(pool.cold.empty() || !pool.queue.empty() || warming == kParallelWarmups ||
+                node.count(SlotState::kConnecting) > 0,
+            "a new connection stays cold", [&] { return Text(pool); });
   }
 
   void WhatIsMissingIsOpened(const Pool& pool) const {

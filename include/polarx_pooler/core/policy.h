@@ -8,6 +8,8 @@ namespace polarx {
 
 // Connects under way to one node at a time.
 inline constexpr int kParallelConnects = 8;
+// Warm-ups under way per node: they are not urgent, and a connection that is warmed up is away.
+inline constexpr int kParallelWarmups = 2;
 
 struct Sizes {
   int total = 0;  // all slots of the pool
