@@ -1,7 +1,7 @@
 // The limit of lending descriptors: a serving process answers each request of 16 bytes on a Unix
 // socket with 16 bytes and one descriptor; clients are processes, each thread of execution its own.
-// With a CONNINFO the descriptors are those of ten connections, and each is reset, by DISCARD ALL,
-// when its client asks for the next one: the least that a pool has to do.
+// With a CONNINFO the descriptors are those of connections, ten or one for each client, and each is
+// reset, by DISCARD ALL, when its client asks for the next one: the least that a pool has to do.
 //   fd_limit CLIENTS SECONDS PAUSE_US [CONNINFO]
 #include <libpq-fe.h>
 #include <signal.h>
@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <map>
+#include <queue>
 #include <utility>
 
 #include "measure.h"
@@ -73,13 +74,13 @@ void FetchDescriptor(int socket) {
 // What is lent: one socket of no use again and again, or connections that are reset in between.
 class Lender {
  public:
-  Lender(int poller, const char* conninfo) : poller_(poller) {
+  Lender(int poller, const char* conninfo, size_t connections) : poller_(poller) {
     int pair[2] = {-1, -1};
     if (conninfo == nullptr && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
       bench::Die("could not make a socket pair");
     }
     socket_ = pair[0];
-    for (int i = 0; conninfo != nullptr && i < 10; i++) {
+    for (size_t i = 0; conninfo != nullptr && i < connections; i++) {
       PGconn* conn = PQconnectdb(conninfo);
       if (PQstatus(conn) != CONNECTION_OK || PQsetnonblocking(conn, 1) != 0) {
         bench::Die(PQerrorMessage(conn));
@@ -100,15 +101,18 @@ class Lender {
   void Lend(int client) {
     if (socket_ >= 0) {
       SendDescriptor(client, socket_);
-    } else if (idle_.empty()) {
-      waiting_.push_back(client);
+      return;
+    }
+    PGconn* before = std::exchange(lent_[client], nullptr);
+    if (idle_.empty()) {
+      waiting_.push(client);
     } else {
-      PGconn* before = std::exchange(lent_[client], idle_.back());
+      lent_[client] = idle_.back();
       SendDescriptor(client, PQsocket(idle_.back()));
       idle_.pop_back();
-      if (before != nullptr && PQsendQuery(before, "DISCARD ALL") == 0) {
-        bench::Die(PQerrorMessage(before));
-      }
+    }
+    if (before != nullptr && PQsendQuery(before, "DISCARD ALL") == 0) {
+      bench::Die(PQerrorMessage(before));
     }
   }
 
@@ -130,8 +134,8 @@ class Lender {
       }
     }
     if (!waiting_.empty() && !idle_.empty()) {
-      const int client = waiting_.back();
-      waiting_.pop_back();
+      const int client = waiting_.front();
+      waiting_.pop();
       Lend(client);
     }
     return true;
@@ -143,12 +147,12 @@ class Lender {
   std::map<int, PGconn*> connections_;
   std::map<int, PGconn*> lent_;  // by client
   std::vector<PGconn*> idle_;
-  std::vector<int> waiting_;
+  std::queue<int> waiting_;
 };
 
 [[noreturn]] void Serve(const std::vector<int>& sockets, const char* conninfo) {
   const int poller = epoll_create1(EPOLL_CLOEXEC);
-  Lender lender(poller, conninfo);
+  Lender lender(poller, conninfo, std::max<size_t>(10, sockets.size()));
   for (const int socket : sockets) {
     lender.Watch(socket);
   }

@@ -43,6 +43,9 @@ measure_acquire() {
 measure_throughput() {
   record fd_pass_8 "$bench/fd_limit" 8 "$slice" 0
   record fd_pass_32 "$bench/fd_limit" 32 "$slice" 0
+  record fd_pass_reset_32 "$bench/fd_limit" 32 "$slice" 0 "$direct"
+  record fd_pass_hollow_32 "$bench/fd_limit" 32 "$slice" 0 \
+    "host=127.0.0.1 port=$stand_in_port user=postgres dbname=bench sslmode=disable gssencmode=disable"
   record acquire_32 acquire bench 32 dn_32
   record acquire_32_hollow acquire bench 32 hollow
   record reset_32 "$bench/libpq_limit" reset "$direct" 32 "$slice" 2
