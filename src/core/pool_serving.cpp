@@ -1,5 +1,7 @@
 // The end of a turn: tickets are served, slots opened and refilled; on the main thread.
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "polarx_pooler/core/pool_book.h"
 
@@ -19,6 +21,19 @@ TicketId OldestInNeed(const Pool& pool) {
       std::find_if(pool.queue.begin(), pool.queue.end(),
                    [&pool](const Ticket* ticket) { return !ticket->LacksElsewhere(pool); });
   return found == pool.queue.end() ? ~TicketId{0} : (*found)->id;
+}
+
+// Room on a node goes to the oldest ticket that it helps, whichever pool that waits in.
+void SortByNeed(std::vector<Pool*>* pools) {
+  std::vector<std::pair<TicketId, Pool*>> keyed;
+  keyed.reserve(pools->size());
+  for (Pool* pool : *pools) {
+    keyed.emplace_back(OldestInNeed(*pool), pool);  // once each, for it walks a queue
+  }
+  std::stable_sort(keyed.begin(), keyed.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::transform(keyed.begin(), keyed.end(), pools->begin(),
+                 [](const auto& entry) { return entry.second; });
 }
 
 // Is there an older one before it, in any of its queues, that could be served? Who lacks a slot
@@ -88,11 +103,8 @@ void PoolBook::ServeDirty(std::vector<Pool*>* looked_at, TimePoint now) {
   while (!dirty_.empty()) {
     std::vector<Pool*> round;
     round.swap(dirty_);
-    // Room on a node goes to the oldest ticket that it helps, whichever pool that waits in.
     if (round.size() > 1) {
-      std::stable_sort(round.begin(), round.end(), [](const Pool* a, const Pool* b) {
-        return OldestInNeed(*a) < OldestInNeed(*b);
-      });
+      SortByNeed(&round);
     }
     for (Pool* pool : round) {
       pool->dirty = false;
