@@ -60,8 +60,8 @@ like($s->refused('BEGIN READ WRITE'), qr/ERROR:  .*recovery/, 'READ WRITE: not d
 $s->ask('ROLLBACK');
 
 # What changes on the primary reaches the standby's pooler by replay: settings of a server, a new node.
-value($primary, q{ALTER SERVER dn2 OPTIONS (ADD max_pool_size '7')});
-wait_until($standby, q{SELECT max_size FROM pooler.pools WHERE node = 'dn2'}, '7', 'ALTER SERVER on the primary');
+value($primary, q{ALTER SERVER dn2 OPTIONS (ADD max_pool_size '20')});
+wait_until($standby, q{SELECT max_size FROM pooler.pools WHERE node = 'dn2'}, '20', 'ALTER SERVER on the primary');
 add_node($primary, 'dn3', $dn{dn1});
 wait_until($standby, q{SELECT pooler.exec('dn3', 'SELECT 1')}, 'SELECT 1', 'a node that is new on the primary');
 value($primary, 'DROP SERVER dn3 CASCADE');
@@ -121,7 +121,7 @@ all_go_on('they read on while it is promoted') for 1, 2;
 for my $way (@load)
 {
 	my $run = delete $way->{run};
-	$run->signal('INT');
+	$run->signal('TERM');
 	eval { $run->finish() };
 	unlike($way->{err}, qr/ERROR|FATAL|aborted|error:/, "... without an error: $way->{name}");
 }
