@@ -17,7 +17,7 @@ ports, and measures: the pool, the same work without it, and the limit of the ma
 measure run one after the other in each round; medians of the rounds count. Prints the figures, and the
 ratios with their targets. Takes about ten minutes; bench/README.md says what the rows mean.
 
-  --short          under two minutes on a quiet machine: shorter loops, one round; the exit status
+  --short          under two minutes after the build: shorter loops, one round; the exit status
                    is 1 where a ratio misses its floor (bench/targets)
   --measure NAME   only this one; may be given several times. Names:
                    ${all_measures[*]}
@@ -63,7 +63,7 @@ choose_lengths() {
   rows=100000 slice=2 sleep_loops=100 idle_seconds=30 statement_sessions='1 8 32'
   choose_scale 1000
   if [ "$short" = yes ]; then
-    slice=0.8 sleep_loops=20 idle_seconds=5 statement_sessions='1 8'
+    slice=0.4 sleep_loops=10 idle_seconds=4 statement_sessions='1 8'
     choose_scale 60
   fi
 }
