@@ -87,7 +87,7 @@ $offset = log_offset($dn{dn1});
 ok(renew(3, 'three new connections', 'dn1'), 'an empty one');
 is(join(',', map { scalar @$_ } values %{ sent($dn{dn1}, $offset) }), '0,0,0', '... nothing is sent');
 
-# It runs before a session gets the connection, but a session that waits is not kept waiting for it.
+# A session that waits is not kept waiting for it; where nobody waits it comes first.
 set_warmup('SELECT pg_sleep(3)');
 value($coord, q{ALTER SERVER dn1 OPTIONS (SET min_pool_size '0'); SELECT pooler.reload(); SELECT pooler.clean()});
 wait_until($coord, q{SELECT sum(total) FROM pooler.pools WHERE node = 'dn1'}, '0', 'no connection');
