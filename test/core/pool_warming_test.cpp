@@ -37,6 +37,17 @@ class PoolWarmingTest : public PoolBookTest {
     EndTurn();
     return warmed;
   }
+  // All, in the order in which they were done.
+  std::vector<SlotId> WarmAll() {
+    std::vector<SlotId> warmed;
+    while (!warming_.empty()) {
+      EXPECT_LE(book_->FindNode(kNode)->count(SlotState::kWarming), kParallelWarmups);
+      for (SlotId id : FinishWarmups()) {
+        warmed.push_back(id);
+      }
+    }
+    return warmed;
+  }
   void FailWarmups(const std::string& why, bool lost) {
     while (!warming_.empty()) {
       std::vector<Slot*> slots;
@@ -64,14 +75,7 @@ TEST_F(PoolWarmingTest, WarmupsWaitUntilTheNodeOpensNothing) {
 TEST_F(PoolWarmingTest, AllAreWarmedOnceOldestFirst) {
   OpenOne(5);
   Connect(5);
-  std::vector<SlotId> warmed;
-  while (!warming_.empty()) {
-    EXPECT_LE(warming_.size(), static_cast<std::size_t>(kParallelWarmups));
-    for (SlotId id : FinishWarmups()) {
-      warmed.push_back(id);
-    }
-  }
-  EXPECT_EQ(warmed, (std::vector<SlotId>{1, 2, 3, 4, 5}));
+  EXPECT_EQ(WarmAll(), (std::vector<SlotId>{1, 2, 3, 4, 5}));
   EXPECT_EQ(Idle(), 5);
   EndTurn();
   EXPECT_TRUE(warming_.empty());
@@ -92,9 +96,7 @@ TEST_F(PoolWarmingTest, TheTurnGoesToAnotherPoolOfTheNode) {
   EndTurn();
   FinishCloses();
   ConnectAll();
-  while (!warming_.empty()) {
-    (void)FinishWarmups();
-  }
+  (void)WarmAll();
   EXPECT_TRUE(alice->cold.empty() && bob->cold.empty());
   EXPECT_EQ(alice->count(SlotState::kIdle), 2);
   EXPECT_EQ(bob->count(SlotState::kIdle), 2);
@@ -155,13 +157,7 @@ TEST_F(PoolWarmingTest, OneThatIsGoneHoldsNobodyUp) {
   ConnectAll();
   FinishCloses();  // of the one that was being opened
   ConnectAll();
-  std::vector<SlotId> warmed;
-  while (!warming_.empty()) {
-    for (SlotId id : FinishWarmups()) {
-      warmed.push_back(id);
-    }
-  }
-  EXPECT_EQ(warmed, (std::vector<SlotId>{4, 5, 6}));
+  EXPECT_EQ(WarmAll(), (std::vector<SlotId>{4, 5, 6}));
   EXPECT_TRUE(PoolOf(kNode, kRole)->cold.empty());
 }
 
