@@ -282,7 +282,6 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
                   "");
   }
   MarkNode(pool->node);
-  slot->cold = true;
   pool->cold.push_back(slot->id);
   Settle(slot, now);
 }

@@ -273,7 +273,6 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now
   slot->role = role;
   slot->recalled = false;
   slot->warned = false;
-  slot->cold = false;
   slot->held_since = now;
   AllotCell(slot, ticket.cells, now);
   Arm(slot);

@@ -12,15 +12,13 @@ void PoolBook::WarmUp(Pool* pool, TimePoint now) {
   const bool off = settings_.warmup_query.empty() || now < pool->warmup_blocked_until;
   while (!pool->cold.empty()) {
     Slot* slot = FindSlot(pool->cold.front());
-    const bool cold = slot != nullptr && slot->cold && slot->state == SlotState::kIdle && !off;
+    const bool cold =
+        slot != nullptr && slot->leases == 0 && slot->state == SlotState::kIdle && !off;
     if (cold && (!pool->queue.empty() || node.count(SlotState::kConnecting) > 0 ||
                  node.count(SlotState::kWarming) >= kParallelWarmups)) {
       return;
     }
     pool->cold.pop_front();
-    if (slot != nullptr) {
-      slot->cold = false;
-    }
     if (cold) {
       pool->Move(slot, SlotState::kWarming, now);
       actions_->Warm(slot);

@@ -17,6 +17,14 @@ class PoolWarmingTest : public PoolBookTest {
     mappings_ = {MappingOf(kNode, kRole, "alice")};
     SendCatalog();
   }
+  // The pools of both nodes, with their minima opened.
+  void OpenAll(const std::string& query, int minimum, int maximum) {
+    settings_.warmup_query = query;
+    settings_.min_pool_size = minimum;
+    settings_.max_pool_size = maximum;
+    Open();
+    ConnectAll();
+  }
   void Connect(std::size_t count) {
     ASSERT_GE(connecting_.size(), count);
     for (; count > 0; --count) {
@@ -82,11 +90,7 @@ TEST_F(PoolWarmingTest, AllAreWarmedOnceOldestFirst) {
 }
 
 TEST_F(PoolWarmingTest, TheTurnGoesToAnotherPoolOfTheNode) {
-  settings_.warmup_query = "SELECT 1";
-  settings_.min_pool_size = 2;
-  settings_.max_pool_size = 8;
-  Open();
-  ConnectAll();
+  OpenAll("SELECT 1", 2, 8);
   const Pool* alice = PoolOf(kNode, kRole);
   const Pool* bob = PoolOf(kNode, kOtherRole);
   ASSERT_EQ(alice->count(SlotState::kWarming) + bob->count(SlotState::kWarming), kParallelWarmups);
@@ -162,11 +166,7 @@ TEST_F(PoolWarmingTest, OneThatIsGoneHoldsNobodyUp) {
 }
 
 TEST_F(PoolWarmingTest, AConnectionThatIsBeingWarmedIsWaitedForAMoment) {
-  settings_.warmup_query = "SELECT 1";
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 4;
-  Open();
-  ConnectAll();
+  OpenAll("SELECT 1", 1, 4);
   ASSERT_EQ(warming_.size(), 4u) << "one a pool";
   Ask(1);
   Ask(2);
@@ -180,11 +180,7 @@ TEST_F(PoolWarmingTest, AConnectionThatIsBeingWarmedIsWaitedForAMoment) {
 }
 
 TEST_F(PoolWarmingTest, AStuckWarmupHoldsNoRequestUp) {
-  settings_.warmup_query = "SELECT pg_sleep(1000)";
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 4;
-  Open();
-  ConnectAll();
+  OpenAll("SELECT pg_sleep(1000)", 1, 4);
   const int before = connects_;
   Ask(1);
   EndTurn();
@@ -196,11 +192,7 @@ TEST_F(PoolWarmingTest, AStuckWarmupHoldsNoRequestUp) {
 }
 
 TEST_F(PoolWarmingTest, AFailedWarmupIsSaidOnceAndTheConnectionServes) {
-  settings_.warmup_query = "SELECT nonsense";
-  settings_.min_pool_size = 2;
-  settings_.max_pool_size = 8;
-  Open();
-  ConnectAll();
+  OpenAll("SELECT nonsense", 2, 8);
   ASSERT_EQ(warming_.size(), 4u) << "two a node";
   FailWarmups("no such column", false);
   EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kIdle), 2);
@@ -223,11 +215,7 @@ TEST_F(PoolWarmingTest, AFailedWarmupIsSaidOnceAndTheConnectionServes) {
 }
 
 TEST_F(PoolWarmingTest, AWarmupThatCostsTheConnectionIsNotTriedAgainAtOnce) {
-  settings_.warmup_query = "SELECT pg_sleep(1000)";
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 8;
-  Open();
-  ConnectAll();
+  OpenAll("SELECT pg_sleep(1000)", 1, 8);
   ASSERT_FALSE(warming_.empty());
   FailWarmups("time is over", true);
   FinishCloses();
