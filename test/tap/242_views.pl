@@ -67,12 +67,14 @@ sub check_pools
 	return;
 }
 
-# One view after the other: where the pools, with every counter, were the same before and after, all
-# of it is of one moment.
+# One view after the other: where the pools, with every counter, were the same before and after, and no
+# connection has changed its state meanwhile (a warm-up is not counted), all of it is of one moment.
 sub look
 {
+	my $began = time;
 	my $before = $watch->ask($sizes);
-	my $connections = $watch->ask('SELECT pool, state, count(*), count(session_pid) FROM pooler.connections GROUP BY 1, 2');
+	my $connections = $watch->ask('SELECT pool, state, count(*), count(session_pid),
+		extract(epoch FROM max(state_since)) FROM pooler.connections GROUP BY 1, 2');
 	my $held = $watch->ask('SELECT coalesce(sum(leases), 0), count(waiting_for) FROM pooler.sessions');
 	my $after = $watch->ask($sizes);
 	my @pools = rows($after, @columns);
@@ -80,9 +82,12 @@ sub look
 	check_pools(rows($before, @columns));
 	check_pools(@pools);
 	return if $before ne $after;
+	my @connections = rows($connections, qw(pool state count held since));
+	my $clocks = 0.001;    # by which two readings of one moment may differ
+	return if grep { $_->{since} > $began - $clocks } @connections;
 	$compared++;
 	my %number;
-	for my $row (rows($connections, qw(pool state count held)))
+	for my $row (@connections)
 	{
 		my $column = $column_of{ $row->{state} } or trouble('state', $row->{state});
 		$number{ $row->{pool} }{ $column // '' } += $row->{count};
@@ -190,12 +195,14 @@ cmp_ok($moments, '>', 50, "... of $moments");
 cmp_ok($compared, '>', 15, "... connections and sessions compared $compared times");
 cmp_ok($answers, '>', 50, "the sessions did something: $answers answers, $errors errors, $faults faults");
 ok($seen{$_}, "... which made $_ grow") for qw(idle leased parked connecting resetting waiting acquired hits connects
-  closed_idle closed_lifetime closed_error);
+  closed_idle closed_error);
 
 # --- at rest ---------------------------------------------------------------------------------------
 leave($_) for keys %session;
 wait_until($coord, 'SELECT sum(leased + connecting + resetting + waiting), min(idle) > 0 FROM pooler.pools', '0|t',
 	'the workload is over, every pool has its minimum');
+my $expired = 'SELECT sum(closed_lifetime) FROM pooler.pools';
+wait_until($coord, "SELECT ($expired) > " . value($coord, $expired), 't', 'which is replaced when its lifetime ends');
 my ($view, $activity) = ('', '');
 sub per_node
 {
