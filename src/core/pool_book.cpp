@@ -217,7 +217,8 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
 // A slot with nothing left to do: idle, or closed if its time has come.
 void PoolBook::Settle(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
-  const bool fresh = slot->state == SlotState::kConnecting;
+  const bool ready = slot->state == SlotState::kWarming ||
+                     (slot->state == SlotState::kConnecting && !WarmsUp(*pool, now));
   MarkDirty(pool);
   MarkWaiting(pool->node);
   if (slot->doomed != CloseReason::kNone) {
@@ -230,7 +231,7 @@ void PoolBook::Settle(Slot* slot, TimePoint now) {
     CloseSlot(slot, CloseReason::kIdle, now);
   } else {
     pool->Move(slot, SlotState::kIdle, now);
-    if (pool->renewing > 0 && fresh) {
+    if (ready) {
       CloseReplaced(pool, now);
     }
     Arm(slot);

@@ -170,8 +170,12 @@ void PoolBook::Renew(Slot* slot, TimePoint now) {
   }
 }
 
-// A new slot is ready: it stands in for the oldest one that waits for that.
+// A new slot is ready: it stands in for the oldest one that waits for that. For one that is lent
+// before it is warmed up, the oldest one serves to its end.
 void PoolBook::CloseReplaced(Pool* pool, TimePoint now) {
+  if (pool->renewing == 0) {
+    return;
+  }
   Slot* oldest = nullptr;
   for (Slot& slot : pool->list(SlotState::kIdle)) {
     if (slot.replaced && (oldest == nullptr || slot.created_at < oldest->created_at)) {

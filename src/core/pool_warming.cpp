@@ -5,11 +5,15 @@
 
 namespace polarx {
 
+bool PoolBook::WarmsUp(const Pool& pool, TimePoint now) const {
+  return !settings_.warmup_query.empty() && now >= pool.warmup_blocked_until;
+}
+
 // Whoever needs one has it cold. Those of a node wait until it has opened all that it is to open:
 // until then a warm-up would hold a connection up that is needed more.
 void PoolBook::WarmUp(Pool* pool, TimePoint now) {
   const Node& node = *pool->node;
-  const bool off = settings_.warmup_query.empty() || now < pool->warmup_blocked_until;
+  const bool off = !WarmsUp(*pool, now);
   while (!pool->cold.empty()) {
     Slot* slot = FindSlot(pool->cold.front());
     const bool cold =
@@ -44,6 +48,7 @@ void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, Tim
     CloseSlot(slot, CloseReason::kError, now);
   } else {
     pool->Move(slot, SlotState::kResetting, now);
+    CloseReplaced(pool, now);
     NoteHurry(*pool);
     actions_->Reset(slot, protocol::ReleaseKind::kInTransaction, false);
   }

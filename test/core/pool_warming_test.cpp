@@ -45,6 +45,17 @@ class PoolWarmingTest : public PoolBookTest {
     EndTurn();
     return warmed;
   }
+  // Two warm connections have expired, others are being opened for them.
+  void OpenReplacements() {
+    OpenOne(2);
+    Connect(2);
+    (void)FinishWarmups();
+    settings_.max_pool_size = 8;
+    book_->Apply(settings_, now_);
+    Pass(settings_.pool_session_max_lifetime * 98 / 100);
+    EndTurn();
+    ASSERT_EQ(connecting_.size(), 2u);
+  }
   // All, in the order in which they were done.
   std::vector<SlotId> WarmAll() {
     std::vector<SlotId> warmed;
@@ -66,6 +77,7 @@ class PoolWarmingTest : public PoolBookTest {
       FinishResets();
     }
   }
+  std::uint64_t Expired() { return PoolOf(kNode, kRole)->counters.closed_lifetime; }
   int Idle() { return PoolOf(kNode, kRole)->count(SlotState::kIdle); }
 };
 
@@ -189,6 +201,43 @@ TEST_F(PoolWarmingTest, AStuckWarmupHoldsNoRequestUp) {
   EndTurn();
   ConnectAll();
   EXPECT_EQ(held_[1].size(), 1u);
+}
+
+TEST_F(PoolWarmingTest, WhatIsReplacedStaysUntilItsReplacementIsWarmedUp) {
+  for (const bool fails : {false, true}) {
+    OpenReplacements();
+    Connect(2);
+    ASSERT_EQ(warming_.size(), 2u);
+    EXPECT_EQ(Idle(), 2) << "the old ones serve meanwhile";
+    EXPECT_EQ(Expired(), 0u);
+    if (fails) {
+      FailWarmups("no such column", false);
+    } else {
+      (void)FinishWarmups();
+    }
+    EXPECT_EQ(Expired(), 2u);
+    EXPECT_EQ(Idle(), 2);
+  }
+}
+
+TEST_F(PoolWarmingTest, WithoutAWarmupWhatIsReplacedGoesAtOnce) {
+  OpenReplacements();
+  settings_.warmup_query = "";
+  book_->Apply(settings_, now_);
+  Connect(2);
+  EXPECT_EQ(Expired(), 2u);
+  EXPECT_EQ(Idle(), 2);
+}
+
+TEST_F(PoolWarmingTest, BesideAReplacementThatIsLentColdTheOldOnesServe) {
+  OpenReplacements();
+  Connect(1);  // the other one keeps warm-ups waiting
+  for (const SessionId session : {1, 2, 3}) {
+    Ask(session);
+    EndTurn();
+    EXPECT_EQ(held_[session].size(), 1u);
+  }
+  EXPECT_EQ(Expired(), 0u);
 }
 
 TEST_F(PoolWarmingTest, AFailedWarmupIsSaidOnceAndTheConnectionServes) {

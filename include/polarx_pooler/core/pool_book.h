@@ -256,6 +256,7 @@ class PoolBook {
   void WakeStarved();
   void RejectForRoom(Pool* pool, TimePoint now);
   bool Fill(Pool* pool, TimePoint now);
+  bool WarmsUp(const Pool& pool, TimePoint now) const;
   void WarmUp(Pool* pool, TimePoint now);
   Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
   void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
