@@ -20,7 +20,8 @@ check_parameter($coord, name => 'pooler.pool_session_max_lifetime', boot => 300,
 
 my $dn = start_datanode('dn1', conf => "max_connections = 150\n");
 add_node($coord, 'dn1', $dn);
-wait_until($coord, 'SELECT idle FROM pooler.pools', '4', 'four connections');
+wait_until($coord, "SELECT count(*) FROM pooler.connections WHERE state = 'idle' AND state_since > created_at", '4',
+	'four connections, warmed up');
 my $s = session($coord);
 my $watch = session($coord);
 

@@ -141,9 +141,11 @@ value($coord, 'SET client_min_messages = error; DROP SERVER dn3 CASCADE');
 value($coord, q{ALTER SERVER dn1 OPTIONS (DROP max_pool_size)});
 
 # --- clean ----------------------------------------------------------------------------------------
+my $one_each = q{SELECT count(*) FILTER (WHERE idle = 1 AND total = 1) FROM pooler.pools WHERE node = 'dn1'
+	AND remote_user <> 'ops'};
+wait_until($coord, $one_each, '2', 'the minimum, now that there is room');
 value($coord, one('dn1'), user => 'app');
-wait_until($coord, q{SELECT count(*) FILTER (WHERE idle = 1 AND total = 1) FROM pooler.pools WHERE node = 'dn1'
-	AND remote_user <> 'ops'}, '2', 'one idle connection of each remote user');
+wait_until($coord, $one_each, '2', 'one idle connection of each remote user');
 my $app = value($dn{dn1}, q{SELECT pid FROM pg_stat_activity WHERE usename = 'app'});
 $lent = $holder->ask('BEGIN; ' . pid_on('dn1'));
 is(value($coord, q{SELECT pooler.clean('dn1', 'app')}), '1', 'clean of one remote user');

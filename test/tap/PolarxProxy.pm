@@ -219,8 +219,11 @@ sub _obey
 	elsif ($verb eq 'fault') { push @faults, { user => $number, step => pack('H*', $more[0]), action => pack('H*', $more[1]) }; }
 	elsif ($verb eq 'strike')
 	{
-		_pass($_, PolarxWire::act(pack('H*', $more[0]), ''))
-		  for grep { $_->{wire}->user eq $number } values %connections;
+		for my $id (grep { $connections{$_}{wire}->user eq $number } keys %connections)
+		{
+			_pass($connections{$id}, PolarxWire::act(pack('H*', $more[0]), ''));
+			_move($id, '');    # written when the answer comes
+		}
 	}
 	elsif ($verb eq 'recount') { $figures{most_opening} = $figures{opening}; }
 	elsif ($verb eq 'figures') { return join ' ', %figures, open => scalar keys %connections; }
