@@ -56,7 +56,7 @@ my $pid = $s->ask($pid_of);
 my $age = "SELECT clock_timestamp() - created_at > interval '5.2 s' FROM pooler.connections WHERE remote_pid = $pid";
 wait_until($coord, $age, 't', 'a lease outlives the lifetime');
 is($s->ask($pid_of), $pid, '... the transaction goes on with it');
-cmp_ok($watch->ask('SELECT idle FROM pooler.pools'), '>=', 4, '... its replacement is there already');
+wait_until($coord, 'SELECT idle >= 4 FROM pooler.pools', 't', '... its replacement is there, before it is given back');
 $s->ask('COMMIT');
 wait_until($dn, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", '0', '... at release it goes');
 is($watch->ask('SELECT acquired - hits FROM pooler.pools'), $waited, '... and nobody has waited');
