@@ -29,6 +29,7 @@ measure_acquire() {
   record fd_pass_reset "$bench/fd_limit" 1 "$slice" 0 "$direct"
   record acquire acquire bench 1 dn
   record fd_pass_spaced "$bench/fd_limit" 1 "$slice" 1000
+  record fd_pass_reset_spaced "$bench/fd_limit" 1 "$slice" 1000 "$direct"
   record acquire_spaced acquire bench 1 dn 1000
   record retake loop bench 1 "bench_retake('dn', START, SECONDS)"
   record connect_bouncer connect "$bouncer"
@@ -181,9 +182,13 @@ per_piece() { awk "BEGIN { printf \"%.3f - - -\\n\", ($2 - $1) / $3 }"; }
 # A pooler worker with many sessions and connections beside one with few; all rounds in one call.
 measure_scale() {
   local pid before attached opened holder call="pooler.query('dn', 'SELECT 1') AS t(x int)"
-  say "  attaching $scale_sessions sessions, opening $scale_connections connections"
+  say "  opening $scale_connections connections, attaching $scale_sessions sessions"
   pid=$(worker_pid large)
   before=$(own_kb "$pid")
+  alter_pool large dn "$scale_connections"
+  await large "SELECT sum(idle) >= $scale_connections FROM pooler.pools" ||
+    die "the pool has not opened its $scale_connections connections"
+  opened=$(own_kb "$pid")
   mkfifo "$work/hold"
   "$bench/sql_load" hold "$coordinator dbname=large" "$scale_sessions" \
     "SELECT count(*) FROM $call" <"$work/hold" >"$work/hold.out" 2>&1 &
@@ -194,13 +199,9 @@ measure_scale() {
     sleep 0.1
   done
   attached=$(own_kb "$pid")
-  alter_pool large dn "$scale_connections"
-  await large "SELECT sum(idle) >= $scale_connections FROM pooler.pools" ||
-    die "the pool has not opened its $scale_connections connections"
-  opened=$(own_kb "$pid")
   round=1
-  record memory_session per_piece "$before" "$attached" "$scale_sessions"
-  record memory_connection per_piece "$attached" "$opened" $((scale_connections - 10))
+  record memory_connection per_piece "$before" "$opened" $((scale_connections - 10))
+  record memory_session per_piece "$opened" "$attached" "$scale_sessions"
   for round in $(seq "$rounds"); do
     record acquire_few acquire small 1 dn
     record acquire_many acquire large 1 dn
