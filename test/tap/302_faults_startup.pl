@@ -31,8 +31,8 @@ fault_row($ground, 'slow, all bytes together too slow', fault => [ 'sasl', 'slow
 fault_row($ground, 'slow, but in time', fault => [ 'key', 'slow:0.005' ], scope => 'none');
 
 # Nonsense; the connection stays open and silent after it.
-sub message { my ($type, $body) = @_; return $type . pack('N', 4 + length $body) . $body; }
-sub authentication { my ($kind, $data) = @_; return message('R', pack('N', $kind) . ($data // '')); }
+sub raw_message { my ($type, $body) = @_; return $type . pack('N', 4 + length $body) . $body; }
+sub authentication { my ($kind, $data) = @_; return raw_message('R', pack('N', $kind) . ($data // '')); }
 my $no_request = qr/${could_not}.*expected authentication request/;
 my @nonsense = (
 	[ 'another protocol', startup => "SSH-2.0-OpenSSH_9.2\r\n", $no_request ],
@@ -50,10 +50,10 @@ my @nonsense = (
 	[ 'bytes for an answer', continue => authentication(11, "\xff\0\xfe"), qr/${could_not}.*malformed SCRAM message/ ],
 	[ 'a wrong proof', final => authentication(12, 'v=' . 'A' x 43 . '='), qr/${could_not}.*incorrect server signature/ ],
 	[ 'a refusal in the last message', final => authentication(12, 'e=other-error'), qr/${could_not}.*other-error/ ],
-	[ 'a parameter without value', parameter => message('S', 'client_encoding'), $timeout ],
+	[ 'a parameter without value', parameter => raw_message('S', 'client_encoding'), $timeout ],
 	[ 'a parameter of 2 GB', parameter => 'S' . pack('N', 0x7fffffff), qr/${could_not}.*lost synchronization/ ],
-	[ 'an unknown message', key => message('x', 'abc'), qr/${could_not}.*unexpected response/ ],
-	[ 'rows', ready => message('T', "\0\0"), qr/${could_not}.*unexpected message/ ]);
+	[ 'an unknown message', key => raw_message('x', 'abc'), qr/${could_not}.*unexpected response/ ],
+	[ 'rows', ready => raw_message('T', "\0\0"), qr/${could_not}.*unexpected message/ ]);
 for my $row (@nonsense)
 {
 	my ($name, $step, $bytes, $like) = @$row;
