@@ -189,7 +189,7 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
   Pool* pool = slot->pool;
   if (kind == protocol::ReleaseKind::kClose) {
     CloseSlot(slot, CloseReason::kRequested, now);
-  } else if (slot->doomed != CloseReason::kNone) {
+  } else if (slot->doomed != CloseReason::kNone && !AwaitsReplacement(*slot, now)) {
     CloseSlot(slot, slot->doomed, now);
   } else if (now >= EndOf(*slot)) {
     CloseSlot(slot, CloseReason::kLifetime, now);
@@ -221,7 +221,7 @@ void PoolBook::Settle(Slot* slot, TimePoint now) {
                      (slot->state == SlotState::kConnecting && !WarmsUp(*pool, now));
   MarkDirty(pool);
   MarkWaiting(pool->node);
-  if (slot->doomed != CloseReason::kNone) {
+  if (slot->doomed != CloseReason::kNone && !AwaitsReplacement(*slot, now)) {
     CloseSlot(slot, slot->doomed, now);
   } else if (pool->obsolete) {
     CloseSlot(slot, CloseReason::kObsolete, now);
@@ -230,6 +230,10 @@ void PoolBook::Settle(Slot* slot, TimePoint now) {
   } else if (AboveLimit(*pool->node)) {
     CloseSlot(slot, CloseReason::kIdle, now);
   } else {
+    if (slot->doomed != CloseReason::kNone) {
+      slot->doomed = CloseReason::kNone;
+      slot->renew_at = EndOf(*slot);
+    }
     pool->Move(slot, SlotState::kIdle, now);
     if (ready) {
       CloseReplaced(pool, now);

@@ -46,7 +46,7 @@ void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
     return;
   }
   if (TakeBack(slot, now)) {
-    CloseSlot(slot, reason, now);
+    ComeBack(slot, protocol::ReleaseKind::kClean, now);
   } else if (!slot->recalled) {
     slot->recalled = true;
     actions_->Recall(*slot);

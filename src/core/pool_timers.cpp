@@ -148,7 +148,13 @@ void PoolBook::Replace(Slot* slot, TimePoint now) {
 
 void PoolBook::EndReplacement(Slot* slot) {
   slot->pool->renewing -= slot->replaced ? 1 : 0;
-  slot->replaced = false;
+  slot->replaced = slot->replacement_ready = false;
+}
+
+// An expired lease that comes back before its replacement is ready is of use until then.
+bool PoolBook::AwaitsReplacement(const Slot& slot, TimePoint now) const {
+  return slot.doomed == CloseReason::kLifetime && slot.replaced && !slot.replacement_ready &&
+         now < EndOf(slot);
 }
 
 // An idle slot has expired: it stays until the one that replaces it is open, if there has to be one
@@ -170,19 +176,30 @@ void PoolBook::Renew(Slot* slot, TimePoint now) {
   }
 }
 
-// A new slot is ready: it stands in for the oldest one that waits for that. For one that is lent
-// before it is warmed up, the oldest one serves to its end.
+// A new slot is ready: it stands in for the oldest one that waits for that, an idle one if there is
+// any; one that is lent closes when it comes back. For one that is lent before it is warmed up, the
+// oldest one serves to its end.
 void PoolBook::CloseReplaced(Pool* pool, TimePoint now) {
   if (pool->renewing == 0) {
     return;
   }
   Slot* oldest = nullptr;
-  for (Slot& slot : pool->list(SlotState::kIdle)) {
-    if (slot.replaced && (oldest == nullptr || slot.created_at < oldest->created_at)) {
-      oldest = &slot;
+  for (const SlotState state : {SlotState::kIdle, SlotState::kLeased, SlotState::kResetting}) {
+    for (Slot& slot : pool->list(state)) {
+      if (slot.replaced && !slot.replacement_ready &&
+          (oldest == nullptr || slot.created_at < oldest->created_at)) {
+        oldest = &slot;
+      }
+    }
+    if (oldest != nullptr) {
+      break;
     }
   }
-  if (oldest != nullptr) {
+  if (oldest == nullptr) {
+    return;
+  }
+  oldest->replacement_ready = true;
+  if (oldest->state == SlotState::kIdle) {
     CloseSlot(oldest, CloseReason::kLifetime, now);
   }
 }

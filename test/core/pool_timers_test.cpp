@@ -116,6 +116,49 @@ TEST_F(PoolTimersTest, AnExpiredLeaseIsRecalledAndReplacedBeforeItIsGivenBack) {
   EXPECT_EQ(pool()->total(), 1);
 }
 
+TEST_F(PoolTimersTest, AnExpiredLeaseThatIsGivenBackServesUntilItsReplacementIsReady) {
+  settings_.min_pool_size = 1;
+  settings_.max_pool_size = 8;
+  OpenOne();
+  Hold(1);
+  while (recalled_.empty()) {
+    PassUntilDue();
+  }
+  ASSERT_EQ(connecting_.size(), 1u);
+  GiveBack(1);
+  FinishResets();
+  EXPECT_EQ(expired(), 0u) << "nothing else is open";
+  EXPECT_EQ(idle(), 1);
+  Ask(1);
+  EndTurn();
+  EXPECT_EQ(held_[1].size(), 1u);
+  ConnectAll();
+  GiveBack(1);
+  FinishCloses();
+  EXPECT_EQ(expired(), 1u);
+  EXPECT_EQ(idle(), 1);
+  EXPECT_EQ(pool()->total(), 1);
+}
+
+TEST_F(PoolTimersTest, AnExpiredLeaseClosesAtItsEndThoughItsReplacementHangs) {
+  settings_.min_pool_size = 1;
+  settings_.max_pool_size = 8;
+  OpenOne();
+  Hold(1);
+  while (recalled_.empty()) {
+    PassUntilDue();
+  }
+  ASSERT_EQ(connecting_.size(), 1u);
+  GiveBack(1);
+  FinishResets();
+  ASSERT_EQ(idle(), 1);
+  Pass(settings_.pool_session_max_lifetime / 10);
+  EndTurn();
+  FinishCloses();
+  EXPECT_EQ(expired(), 1u);
+  EXPECT_EQ(idle(), 0);
+}
+
 TEST_F(PoolTimersTest, ASlotThatExpiresOnItsWayBackIsReplacedBeforeItCloses) {
   settings_.min_pool_size = 1;
   settings_.max_pool_size = 8;

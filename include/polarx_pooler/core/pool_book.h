@@ -210,6 +210,7 @@ class PoolBook {
   bool NeedsReplacement(const Slot& slot, TimePoint now) const;
   void Replace(Slot* slot, TimePoint now);
   static void EndReplacement(Slot* slot);
+  bool AwaitsReplacement(const Slot& slot, TimePoint now) const;
   void Renew(Slot* slot, TimePoint now);
   void CloseReplaced(Pool* pool, TimePoint now);
   void SetTimes(Slot* slot);

@@ -61,6 +61,7 @@ struct Slot {
   TimePoint expires_at = kNever;            // to be replaced from then on
   TimePoint renew_at = kNever;              // while idle: when to look after its replacement
   bool replaced = false;                    // another one was opened in its place
+  bool replacement_ready = false;           // and can stand in for it
   std::uint64_t leases = 0;                 // hand-outs so far
   CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
 
