@@ -1,12 +1,11 @@
 // A datanode without a database: lets everybody in and answers each query as if DISCARD ALL were
-// done, so that a pool's own share of a reset can be measured. One thread; ends when its input
-// does.
-//   stand_in PORT
+// done, so that a pool's own share of a reset can be measured. On a Unix socket, as the bare pass of
+// a descriptor is, with which that is compared. One thread; ends when its input does.
+//   stand_in DIRECTORY PORT
 #include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -100,14 +99,16 @@ bool Serve(int socket, Client* client) {
   return true;
 }
 
-int Listen(const char* port) {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(std::atoi(port)));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const int on = 1;
-  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+// Where libpq looks for it.
+int Listen(const std::string& directory, const std::string& port) {
+  const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+  const std::string path = directory + "/.s.PGSQL." + port;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    bench::Die("the directory's name is too long");
+  }
+  path.copy(address.sun_path, path.size());
   if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 ||
       listen(listener, 128) != 0) {
     bench::Die("could not listen");
@@ -118,15 +119,15 @@ int Listen(const char* port) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    bench::Die("usage: stand_in PORT");
+  if (argc != 3) {
+    bench::Die("usage: stand_in DIRECTORY PORT");
   }
   const int poller = epoll_create1(EPOLL_CLOEXEC);
   const auto watch = [poller](int fd) {
     epoll_event event{EPOLLIN, {.fd = fd}};
     return epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) == 0;
   };
-  const int listener = Listen(argv[1]);
+  const int listener = Listen(argv[1], argv[2]);
   if (!watch(listener) || !watch(STDIN_FILENO)) {
     bench::Die("could not watch the listener and the input, which must be a pipe");
   }
@@ -141,8 +142,6 @@ int main(int argc, char** argv) {
       }
       if (fd == listener) {
         const int socket = accept(listener, nullptr, nullptr);
-        const int on = 1;
-        setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
         clients.try_emplace(socket);
         (void)watch(socket);
       } else if (!Serve(fd, &clients[fd])) {

@@ -16,11 +16,16 @@ record() {
 
 # loop DATABASE SESSIONS SQL: a loop of polarx_bench; with CPU of the pooler worker's main thread.
 loop() {
-  "$bench/sql_load" loop "$coordinator dbname=$1" "$2" "$slice" "$(worker_pid "$1")" \
+  "$bench/sql_load" loop "$coordinator dbname=$1 ${4:-}" "$2" "$slice" "$(worker_pid "$1")" \
     "SELECT * FROM $3"
 }
+# Nothing is parked: every lease comes over the socket.
+not_parked="options='-c pooler.park_leases=off'"
 # acquire DATABASE SESSIONS NODES [PAUSE_US [READ_ROW]]; connect CONNINFO [READ_ROW]
 acquire() { loop "$1" "$2" "bench_acquire('{$3}', ${5:-false}, START, SECONDS, ${4:-0})"; }
+acquire_over_socket() {
+  loop "$1" "$2" "bench_acquire('{$3}', ${5:-false}, START, SECONDS, ${4:-0})" "$not_parked"
+}
 connect() { loop bench 1 "bench_connect('$1', ${2:-false}, START, SECONDS)" | without_cpu; }
 without_cpu() { awk '{ print $1, $2, $3, "-" }'; }
 
@@ -28,9 +33,11 @@ measure_acquire() {
   record fd_pass "$bench/fd_limit" 1 "$slice" 0
   record fd_pass_reset "$bench/fd_limit" 1 "$slice" 0 "$direct"
   record acquire acquire bench 1 dn
+  record acquire_socket acquire_over_socket bench 1 dn
   record fd_pass_spaced "$bench/fd_limit" 1 "$slice" 1000
   record fd_pass_reset_spaced "$bench/fd_limit" 1 "$slice" 1000 "$direct"
   record acquire_spaced acquire bench 1 dn 1000
+  record acquire_socket_spaced acquire_over_socket bench 1 dn 1000
   record retake loop bench 1 "bench_retake('dn', START, SECONDS)"
   record connect_bouncer connect "$bouncer"
   record connect_bouncer_unix connect "$bouncer_unix"
@@ -46,9 +53,11 @@ measure_throughput() {
   record fd_pass_32 "$bench/fd_limit" 32 "$slice" 0
   record fd_pass_reset_32 "$bench/fd_limit" 32 "$slice" 0 "$direct"
   record fd_pass_hollow_32 "$bench/fd_limit" 32 "$slice" 0 \
-    "host=127.0.0.1 port=$stand_in_port user=postgres dbname=bench sslmode=disable gssencmode=disable"
+    "host=$work port=$stand_in_port user=postgres dbname=bench sslmode=disable gssencmode=disable"
   record acquire_32 acquire bench 32 dn_32
   record acquire_32_hollow acquire bench 32 hollow
+  record acquire_32_socket acquire_over_socket bench 32 dn_32
+  record acquire_32_hollow_socket acquire_over_socket bench 32 hollow
   record reset_32 "$bench/libpq_limit" reset "$direct" 32 "$slice" 2
 }
 

@@ -42,7 +42,7 @@ start_datanode() {
 start_stand_in() {
   stand_in_port=$(free_port)
   mkfifo "$work/stand_in.input"
-  "$bench/stand_in" "$stand_in_port" <"$work/stand_in.input" >"$work/log/stand_in.log" 2>&1 &
+  "$bench/stand_in" "$work" "$stand_in_port" <"$work/stand_in.input" >"$work/log/stand_in.log" 2>&1 &
   exec 8>"$work/stand_in.input"
 }
 
@@ -108,7 +108,7 @@ set_up_coordinator() {
   node bench dn &&
     node bench dn_32 "max_pool_size '32', min_pool_size '16', min_free_size '0'" &&
     node bench hollow "max_pool_size '32', min_pool_size '16', min_free_size '0'" &&
-    sql bench -c "ALTER SERVER hollow OPTIONS (SET port '$stand_in_port')" || return
+    sql bench -c "ALTER SERVER hollow OPTIONS (SET host '$work', SET port '$stand_in_port')" || return
   for i in $(seq 16); do node bench "n$i" "min_pool_size '3', min_free_size '2'" || return; done
   for i in $(seq 8); do node eight "n$i" || return; done
   node small dn "min_pool_size '10', min_free_size '0'" &&

@@ -5,13 +5,14 @@
 
 namespace polarx {
 
+// Slots on their way back count: they will be idle without an opened connection.
+int Reserve(const Sizes& pool) { return pool.idle + pool.connecting + pool.resetting; }
+
 int SlotsToOpen(const Sizes& pool, const Limits& limits, int node_total, bool in_use) {
   const int for_minimum = std::min(limits.min_size - pool.total, limits.max_size / 2 - node_total);
   int for_reserve = 0;
   if (in_use) {
-    // Slots on their way back count: they will be idle without an opened connection.
-    const int reserve = pool.idle + pool.connecting + pool.resetting;
-    for_reserve = std::min(limits.min_free - reserve, limits.max_size - node_total);
+    for_reserve = std::min(limits.min_free - Reserve(pool), limits.max_size - node_total);
   }
   return std::max({for_minimum, for_reserve, 0});
 }

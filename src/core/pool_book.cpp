@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 namespace polarx {
 
@@ -124,9 +125,6 @@ void PoolBook::Leave(Ticket* ticket) {
     want.pool->queue.erase(want.place);
     want.pool->impatient -= ticket->patient ? 0 : 1;
     --want.pool->node->waiting;
-    if (want.pool->node->published > 0) {
-      Publish(want.pool->node);
-    }
     MarkDirty(want.pool);
     MarkWaiting(want.pool->node);
   }
@@ -172,10 +170,14 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
 
 void PoolBook::Abandon(SessionId session, LeaseId lease, TimePoint now) {
   Slot* slot = FindLease(lease);
-  if (slot != nullptr && slot->cell != nullptr && parking::Take(slot->cell, lease)) {
-    (void)Release(session, lease, protocol::ReleaseKind::kClean, now);
-  } else {
+  const parking::State state = slot == nullptr || slot->cell == nullptr
+                                   ? parking::State::kGone
+                                   : parking::Take(slot->cell, lease);
+  if (state == parking::State::kGone) {
     (void)Release(session, lease, protocol::ReleaseKind::kClose, now);
+  } else {
+    slot->reset_sent = state == parking::State::kResetSent;
+    (void)Release(session, lease, protocol::ReleaseKind::kClean, now);
   }
 }
 
@@ -198,6 +200,9 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
   } else {
     pool->Move(slot, SlotState::kResetting, now);
     NoteHurry(*pool);
+    if (std::exchange(slot->reset_sent, false)) {
+      kind = protocol::ReleaseKind::kResetSent;
+    }
     actions_->Reset(slot, kind, now >= slot->check_at);
   }
 }

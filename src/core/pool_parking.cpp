@@ -7,9 +7,17 @@
 
 namespace polarx {
 
-// Before the cells of the node's leases are looked at.
+// How many tickets of the pool wait for more than what is idle, or coming without a session's doing.
+// Before the cells of its leases are looked at.
+void PoolBook::SetLacking(Pool* pool, int lacking) {
+  Node* node = pool->node;
+  node->lacking += lacking - pool->lacking;
+  pool->lacking = lacking;
+  Publish(node);
+}
+
 void PoolBook::Publish(Node* node) {
-  const auto waiting = static_cast<std::uint32_t>(node->waiting + (node->paused ? 1 : 0));
+  const auto waiting = static_cast<std::uint32_t>(node->lacking + (node->paused ? 1 : 0));
   if (node->cell == nullptr || node->published == waiting) {
     return;
   }
@@ -42,6 +50,7 @@ void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
   slot->retakes = slot->retakes_maintained = 0;
   slot->unparkable = false;
   slot->parked_since = TimePoint{};
+  slot->reset_sent = false;
   if (cells == nullptr || slot->pool->node->cell == nullptr) {
     return;
   }
@@ -86,14 +95,20 @@ void PoolBook::EndLease(Slot* slot, TimePoint now) {
   MarkDirty(slot->pool);
 }
 
-// Takes the slot back if it is parked: then it waits among the leased for what becomes of it.
-bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
-  if (slot->cell == nullptr || !parking::Take(slot->cell, slot->lease)) {
+// The cell's state at that: a lease that was taken waits among the leased for what becomes of it.
+bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
+  if (state == parking::State::kGone) {
     return false;
   }
+  slot->reset_sent = state == parking::State::kResetSent;
   actions_->Taken(*slot);
   EndLease(slot, now);
   return true;
+}
+
+// Takes the slot back if it is parked.
+bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
+  return slot->cell != nullptr && OnTaken(slot, parking::Take(slot->cell, slot->lease), now);
 }
 
 // --- given back through the cell ----------------------------------------------------------------
@@ -141,23 +156,52 @@ void PoolBook::LookAgain(TimePoint now) {
 
 // --- parked -------------------------------------------------------------------------------------
 
-// The one longest leased of those that are parked; `unused`: of those that were not used since
-// maintenance. Null: none. While tickets wait none is parked anew.
-Slot* PoolBook::TakeParked(Pool* pool, bool unused, TimePoint now) {
+// How long a slot is waited for that is about to be idle: as long as another one takes to open.
+Duration PoolBook::Patience(const Node& node) {
+  constexpr Duration kShortest = std::chrono::milliseconds(5);
+  constexpr Duration kLongest = std::chrono::seconds(1);
+  return std::clamp(node.connect_time, kShortest, kLongest);
+}
+
+// Its session has sent the reset, and has not come back for it within that time.
+bool PoolBook::Rested(const Slot& slot, TimePoint now) {
+  if (slot.cell == nullptr ||
+      parking::StateOf(*slot.cell, slot.lease) != parking::State::kResetSent) {
+    return false;
+  }
+  const std::uint32_t rest = parking::ClockMs(now) - slot.cell->sent_ms.load();
+  return std::chrono::milliseconds(static_cast<std::int32_t>(rest)) >= Patience(*slot.pool->node);
+}
+
+bool PoolBook::MayTake(const Slot& slot, Which which, TimePoint now) {
+  switch (which) {
+    case Which::kRested:
+      return Rested(slot, now);
+    case Which::kUnused:
+      return (slot.parked_since != TimePoint{} &&
+              slot.cell->retakes.load() == slot.retakes_maintained) ||
+             Rested(slot, now);
+    case Which::kAny:
+      return true;
+  }
+  return false;
+}
+
+// The one longest leased of those that are parked and may be taken. Null: none. While tickets wait
+// none is parked anew.
+Slot* PoolBook::TakeParked(Pool* pool, Which which, TimePoint now) {
   if (pool->none_parked) {
     return nullptr;
   }
   std::list<Slot>& leased = pool->list(SlotState::kLeased);
   for (std::size_t left = leased.size(); left > 0; --left) {
     Slot* slot = &leased.back();
-    const bool wanted = !unused || (slot->parked_since != TimePoint{} &&
-                                    slot->cell->retakes.load() == slot->retakes_maintained);
-    if (wanted && TakeParked(slot, now)) {
+    if (MayTake(*slot, which, now) && TakeParked(slot, now)) {
       return slot;
     }
     leased.splice(leased.begin(), leased, slot->self);  // looked at last the next time
   }
-  pool->none_parked = !unused && pool->node->published > 0;
+  pool->none_parked = which == Which::kAny && pool->node->published > 0;
   return nullptr;
 }
 
@@ -168,7 +212,7 @@ bool PoolBook::EvictParked(Pool* beneficiary, TimePoint now) {
         (!pool->queue.empty() && pool->queue.front()->id < beneficiary->queue.front()->id)) {
       continue;
     }
-    if (Slot* slot = TakeParked(pool, false, now); slot != nullptr) {
+    if (Slot* slot = TakeParked(pool, Which::kAny, now); slot != nullptr) {
       CloseSlot(slot, CloseReason::kIdle, now);
       BlockFill(beneficiary->node, now);
       return true;
@@ -178,23 +222,20 @@ bool PoolBook::EvictParked(Pool* beneficiary, TimePoint now) {
 }
 
 void PoolBook::TakeAllParked(Pool* pool, TimePoint now) {
-  while (Slot* slot = TakeParked(pool, false, now)) {
+  while (Slot* slot = TakeParked(pool, Which::kAny, now)) {
     ComeBack(slot, protocol::ReleaseKind::kClean, now);
   }
 }
 
 bool PoolBook::KeepsLease(const Slot& slot) {
-  return slot.cell == nullptr || !parking::TakeOrRecall(slot.cell, slot.lease);
+  return slot.cell == nullptr ||
+         parking::TakeOrRecall(slot.cell, slot.lease) == parking::State::kGone;
 }
 
 // Takes the slot back if it is parked; if it is in use, it will not be parked any more.
 bool PoolBook::TakeBack(Slot* slot, TimePoint now) {
-  if (KeepsLease(*slot)) {
-    return false;
-  }
-  actions_->Taken(*slot);
-  EndLease(slot, now);
-  return true;
+  return slot->cell != nullptr &&
+         OnTaken(slot, parking::TakeOrRecall(slot->cell, slot->lease), now);
 }
 
 void PoolBook::CountParked() {
@@ -208,7 +249,7 @@ void PoolBook::CountParked() {
 }
 
 // Notes which of the leases have not been used since the last time, and takes back those that are
-// wanted elsewhere or due for something.
+// wanted elsewhere, due for something, or reset.
 void PoolBook::MaintainParked(Pool* pool, TimePoint now) {
   const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
   const Limits limits = LimitsOf(*pool->node);
@@ -234,7 +275,8 @@ void PoolBook::MaintainParked(Pool* pool, TimePoint now) {
     }
     const bool expired =
         keepalive >= std::chrono::seconds(0) && now - slot->parked_since >= keepalive;
-    if ((expired || (unused && wanted > 0)) && TakeParked(slot, now)) {
+    const bool spare = unused && (wanted > 0 || Rested(*slot, now));
+    if ((expired || spare) && TakeParked(slot, now)) {
       --wanted;
       ++place;  // the slot leaves the list
       ComeBack(slot, protocol::ReleaseKind::kClean, now);

@@ -45,10 +45,10 @@ Slot* PoolBook::LongestIdle(const Pool& beneficiary, bool spare) {
 bool PoolBook::GiveUpForRoom(const Pool& beneficiary, TimePoint now) {
   Slot* slot = LongestIdle(beneficiary, true);
   slot = slot != nullptr ? slot : LongestIdle(beneficiary, false);
-  for (const bool unused : {true, false}) {
+  for (const Which which : {Which::kUnused, Which::kAny}) {
     for (auto pool = pools_.begin(); slot == nullptr && pool != pools_.end(); ++pool) {
       if (!IsClaimed(*pool->second, beneficiary)) {
-        slot = TakeParked(pool->second.get(), unused, now);
+        slot = TakeParked(pool->second.get(), which, now);
       }
     }
   }

@@ -79,11 +79,7 @@ void PoolBook::EndTurn(TimePoint now) {
   // What came back in this very turn has been handed out first.
   ExpireTickets(now);
   ServeDirty(&filling, now);
-  if (!fresh_.empty() && std::any_of(filling.begin(), filling.end(),
-                                     [&](const Pool* pool) { return MustFill(*pool, now); })) {
-    (void)CollectReturned(now);  // they may be enough
-    ServeDirty(&filling, now);
-  }
+  FillFromSessions(&filling, now);
   // Round-robin: one slot a pool and round, so that no pool's minimum waits for another's.
   for (bool opened = true; opened;) {
     opened = false;
@@ -202,9 +198,6 @@ void PoolBook::Serve(Pool* pool, TimePoint now) {
   for (auto ticket = pool->queue.rbegin(); ticket != pool->queue.rend() && !(*ticket)->waited;
        ++ticket) {
     (*ticket)->waited = true;
-  }
-  if (!pool->queue.empty()) {
-    Publish(pool->node);
   }
 }
 
@@ -356,27 +349,30 @@ void PoolBook::Open(Pool* pool, TimePoint now) {
 
 void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   if (pool->queue.empty() || pool->node->paused) {
+    SetLacking(pool, 0);
     return;
   }
   (void)CollectReturned(now);
   const Sizes sizes = pool->sizes();
   int missing = static_cast<int>(pool->queue.size()) - sizes.idle -
                 pool->count(SlotState::kConnecting) - ComingBack(pool, now);
+  SetLacking(pool, std::max(missing, 0));
   // Other sessions' parked leases: those that they still use only where no other way is left.
-  for (bool unused : {true, false}) {
+  for (const Which which : {Which::kUnused, Which::kAny}) {
     while (missing > 0) {
-      Slot* slot = TakeParked(pool, unused, now);
+      Slot* slot = TakeParked(pool, which, now);
       if (slot == nullptr) {
         break;
       }
       ComeBack(slot, protocol::ReleaseKind::kClean, now);
       --missing;
     }
-    while (unused && missing > 0 && CanOpen(*pool, true, now) && HasRoom(*pool)) {
+    while (which == Which::kUnused && missing > 0 && CanOpen(*pool, true, now) && HasRoom(*pool)) {
       Open(pool, now);
       --missing;
     }
   }
+  SetLacking(pool, std::max(missing, 0));
   if (missing > 0 && CanOpen(*pool, true, now)) {
     MakeRoom(pool, missing, now);
     return;
@@ -398,9 +394,7 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
 // Warm-ups, resets and checks that should end before a new connection would be open. Once they take
 // longer, a ticket gets a connection of its own.
 int PoolBook::ComingBack(Pool* pool, TimePoint now) {
-  constexpr Duration kShortest = std::chrono::milliseconds(5);
-  constexpr Duration kLongest = std::chrono::seconds(1);
-  const Duration patience = std::clamp(pool->node->connect_time, kShortest, kLongest);
+  const Duration patience = Patience(*pool->node);
   int count = 0;
   TimePoint oldest = now;
   for (const SlotState state : {SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
@@ -424,6 +418,27 @@ bool PoolBook::MustFill(const Pool& pool, TimePoint now) const {
   return node.fill_blocked_until <= now && CanOpen(pool, false, now) &&
          SlotsToOpen(pool.lasting_sizes(), LimitsOf(node), node.total(),
                      pool.InUse(now, settings_.pool_conn_keepalive)) > 0;
+}
+
+// What sessions have given back, or keep and do not use, may be enough.
+void PoolBook::FillFromSessions(std::vector<Pool*>* filling, TimePoint now) {
+  if (std::none_of(filling->begin(), filling->end(),
+                   [&](const Pool* pool) { return MustFill(*pool, now); })) {
+    return;
+  }
+  (void)CollectReturned(now);
+  ServeDirty(filling, now);
+  for (Pool* pool : *filling) {
+    const Limits limits = LimitsOf(*pool->node);
+    while (Reserve(pool->lasting_sizes()) < limits.min_free && MustFill(*pool, now)) {
+      Slot* slot = TakeParked(pool, Which::kRested, now);
+      if (slot == nullptr) {
+        break;
+      }
+      ComeBack(slot, protocol::ReleaseKind::kClean, now);
+    }
+  }
+  ServeDirty(filling, now);
 }
 
 // False: nothing is to be opened.

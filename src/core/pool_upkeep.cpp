@@ -248,7 +248,7 @@ void PoolBook::CloseAboveLimits(TimePoint now) {
       CloseSlot(&idle.back(), CloseReason::kIdle, now);
     }
     for (; above > 0; --above) {
-      Slot* slot = TakeParked(pool.get(), false, now);
+      Slot* slot = TakeParked(pool.get(), Which::kAny, now);
       if (slot == nullptr) {
         break;
       }

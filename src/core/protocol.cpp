@@ -163,7 +163,7 @@ class Reader {
     }
     value = static_cast<T>(bits);
   }
-  void Get(ReleaseKind& kind) { GetEnum(kind, ReleaseKind::kClose); }
+  void Get(ReleaseKind& kind) { GetEnum(kind, ReleaseKind::kResetSent); }
   void Get(View& view) { GetEnum(view, View::kStats); }
   void Get(std::string& text) {
     std::uint32_t size = 0;

@@ -37,6 +37,20 @@ void Datanode::Run(RunOrder order) {
   run_ = std::move(order);
   statement_ = 0;
   retried_ = false;
+  measured_.reset();
+  phase_ = Phase::kRunning;
+  host_->SetDeadline(slot_, run_.deadline);
+  if (run_.first_sent) {
+    sent_answer_.emplace(MayBeEmpty(run_.statements.front()));
+    SetEvents(kActiveEvents);
+    return;
+  }
+  AddOwnStatements();
+  NextStatement();
+}
+
+// What is asked behind the statements.
+void Datanode::AddOwnStatements() {
   // As long as libpq's copy is behind, it cannot tell a change from what it missed.
   for (const auto& [name, truth] : overrides_) {
     if (std::find(run_.verify.begin(), run_.verify.end(), name) == run_.verify.end()) {
@@ -49,9 +63,30 @@ void Datanode::Run(RunOrder order) {
   if (!run_.measure.empty()) {
     run_.statements.push_back(run_.measure);
   }
-  measured_.reset();
-  phase_ = Phase::kRunning;
-  host_->SetDeadline(slot_, run_.deadline);
+}
+
+// libpq knows nothing of the statement, nor of the values reported with its answer.
+void Datanode::ReadSentAnswer() {
+  switch (sent_answer_->Read(PQsocket(conn_))) {
+    case AnswerReader::State::kMore:
+      SetEvents(kActiveEvents);
+      return;
+    case AnswerReader::State::kFailed:
+      hung_up_ = true;  // if it has: this says as much
+      FailRun(sent_answer_->error());
+      return;
+    case AnswerReader::State::kDone:
+      break;
+  }
+  for (const auto& [name, value] : reported_) {
+    const std::vector<std::string>& told = sent_answer_->parameters();
+    if (std::find(told.begin(), told.end(), name) != told.end()) {
+      run_.verify.push_back(name);
+    }
+  }
+  sent_answer_.reset();
+  statement_ = 1;
+  AddOwnStatements();
   NextStatement();
 }
 
@@ -87,6 +122,10 @@ void Datanode::Await() {
 }
 
 void Datanode::ReadResults() {
+  if (sent_answer_.has_value()) {
+    ReadSentAnswer();
+    return;
+  }
   if (PQconsumeInput(conn_) == 0) {
     FailRun(OneLine(PQerrorMessage(conn_)));
     return;
@@ -151,6 +190,7 @@ void Datanode::FinishRun(Status status) {
   }
   host_->SetDeadline(slot_, kNever);
   phase_ = Phase::kPassive;
+  sent_answer_.reset();
   SetEvents(kPassiveEvents);
   const PGTransactionStatusType state = PQtransactionStatus(conn_);
   const bool in_transaction = state == PQTRANS_INTRANS || state == PQTRANS_INERROR;

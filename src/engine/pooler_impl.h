@@ -136,7 +136,8 @@ class Pooler::Impl : public PoolActions {
   void FinishPing(std::uint64_t ping, const Status& status, double milliseconds, TimePoint now);
 
   void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
-             std::vector<std::string> verify = {}, std::string measure = {});
+             bool first_sent = false, std::vector<std::string> verify = {},
+             std::string measure = {});
   void Send(const Slot& slot, Order order, TimePoint due = TimePoint{}) {
     workers_[static_cast<std::size_t>(slot.thread)]->Send(std::move(order));
     orders_due_ = std::min(orders_due_, due);

@@ -35,13 +35,14 @@ void Pooler::Impl::Connect(Slot* slot) {
 }
 
 void Pooler::Impl::RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
-                         std::vector<std::string> verify, std::string measure) {
+                         bool first_sent, std::vector<std::string> verify, std::string measure) {
   const std::chrono::seconds timeout = book_.settings().pooler_dn_set_timeout;
   const TimePoint due = kind == RunKind::kReset ? Now() + kResetsWait : TimePoint{};
   Send(*slot,
        RunOrder{.slot = slot->id,
                 .kind = kind,
                 .statements = std::move(statements),
+                .first_sent = first_sent,
                 .verify = std::move(verify),
                 .measure = std::move(measure),
                 .deadline = Now() + timeout,
@@ -62,14 +63,14 @@ void Pooler::Impl::Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) {
   if (measure) {
     measured_.insert(slot->id);
   }
-  RunOn(slot, RunKind::kReset, std::move(statements), std::move(verify_),
-        measure ? MeasureStatement(slot->pool->memory_source) : "");
+  RunOn(slot, RunKind::kReset, std::move(statements), kind == protocol::ReleaseKind::kResetSent,
+        std::move(verify_), measure ? MeasureStatement(slot->pool->memory_source) : "");
   verify_.clear();
 }
 
 void Pooler::Impl::Measure(Slot* slot) {
   measured_.insert(slot->id);
-  RunOn(slot, RunKind::kMemory, {}, {}, MeasureStatement(slot->pool->memory_source));
+  RunOn(slot, RunKind::kMemory, {}, false, {}, MeasureStatement(slot->pool->memory_source));
 }
 
 // A run that was to end with a measure has ended well.

@@ -55,6 +55,9 @@ struct PolarxLease {
   int unread_batches;    // sent without awaiting; their results come before the next statement's
   bool busy;             // a statement has been sent whose results are not all read
   bool broken;           // lost or out of sync: to be closed
+  bool reset_sent;       // and its answer is unread: parked, or about to be released
+  size_t answer_size;    // of that answer, which has come; 0: not as far as is known
+  bool answer_awaited;   // it has come just now
   bool bulky;            // libpq's buffers have grown for what came: its PGconn is not kept
   pg_result* result;     // being read; cleared by whoever takes the lease next
   // What it was given of the session's parameters; session_parameters_replay.cpp uses them alone.
@@ -96,6 +99,9 @@ void ClientRelease(PolarxLease* lease, protocol::ReleaseKind kind) noexcept;
 // Parks the lease, if it may be: then it is not the caller's any more. False: nothing has happened.
 // The lease is idle, with nothing unread, out of pipeline mode and blocking. No ereport.
 bool ClientPark(PolarxLease* lease) noexcept;
+// The same for one that has to be reset before it is used again: the reset is sent first. False: it
+// is the caller's to release, broken or with reset_sent where more than nothing has happened.
+bool ClientParkBehindReset(PolarxLease* lease) noexcept;
 // Parks the lease if its state shows that it may be, else releases it. No ereport.
 void ClientParkOrRelease(PolarxLease* lease) noexcept;
 // Takes parked leases of the current role again, one to each node, all or none: false. They are

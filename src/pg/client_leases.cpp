@@ -62,9 +62,20 @@ bool LeavePipeline(const PolarxLease* lease) noexcept {
          (!lease->borrowed && PQexitPipelineMode(lease->conn) == 1);
 }
 
+// What an attempt to park the lease behind its reset has left of `kind`.
+ReleaseKind AfterReset(const PolarxLease* lease, ReleaseKind kind) noexcept {
+  if (lease->broken) {
+    return ReleaseKind::kClose;
+  }
+  return lease->reset_sent && kind == ReleaseKind::kClean ? ReleaseKind::kResetSent : kind;
+}
+
 // kClose if that is asked for, else what the connection's state shows.
 ReleaseKind CorrectedKind(PolarxLease* lease, ReleaseKind kind) noexcept {
   PGconn* conn = lease->conn;
+  if (lease->reset_sent) {
+    return kind;  // its state was looked at before that
+  }
   PQsetNoticeReceiver(conn, IgnoreNotice, nullptr);
   if (kind == ReleaseKind::kClose || conn == nullptr || lease->broken ||
       PQstatus(conn) != CONNECTION_OK || !LeavePipeline(lease) || PQisBusy(conn)) {
@@ -244,11 +255,16 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
   if (NeedsLook(lease)) {
     ClientLook();
   }
+  NoteBorrower(lease);
+  kind = CorrectedKind(lease, kind);
+  if (kind == ReleaseKind::kClean && ClientParkBehindReset(lease)) {
+    return;
+  }
+  kind = AfterReset(lease, kind);
   LeaseUnlink(lease);
   const bool current = ClientLeaseCurrent(lease);
   Parameters changed;
-  if (PGconn* conn = lease->conn; conn != nullptr) {
-    kind = CorrectedKind(lease, kind);
+  if (lease->conn != nullptr) {
     if (kind != ReleaseKind::kClose && !KeepChanges(lease, &changed)) {
       kind = ReleaseKind::kClose;
     }
@@ -256,13 +272,9 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
       AwaitClosed(lease);
     }
     PQclear(lease->result);
-    NoteBorrower(lease);
-    const bool keep =
-        current && kind != ReleaseKind::kClose && !lease->bulky && !lease->stretched;
+    const bool keep = current && kind != ReleaseKind::kClose && !lease->bulky && !lease->stretched;
     ClientShells()->Detach(lease->shell, keep);
     ClientCountShells();
-  } else {
-    kind = ReleaseKind::kClose;
   }
   if (current) {
     if (kind != ReleaseKind::kClean || !changed.empty() || !GiveBackQuietly(lease)) {

@@ -1,11 +1,15 @@
 // The leases that a backend has parked: kept with their connections, and the pooler's to take at
 // any time. On its only thread.
 #include <libpq-fe.h>
+#include <poll.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "polarx_pooler/core/parking.h"
 #include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/busy_wait.h"
+#include "polarx_pooler/engine/sent_reset.h"
 #include "polarx_pooler/engine/shells.h"
 
 #include "client_state.h"
@@ -13,10 +17,16 @@
 #include "lease_cells.h"
 #include "lease_count.h"
 #include "lease_use.h"
+#include "session_parameters_replay.h"
 #include "prelude.h"
 
 namespace polarx {
 namespace {
+
+// A session waits so long for the answer to a reset, uninterruptibly, then asks the pooler. In
+// between it looks whether the lease is still its own.
+constexpr std::chrono::milliseconds kAnswerLimit{20};
+constexpr int kAnswerLookMs = 2;
 
 PolarxLease* parked_leases = nullptr;
 
@@ -60,6 +70,11 @@ int CellsInUse() {
   return count;
 }
 
+// Not taken by the pooler.
+bool IsParked(const PolarxLease* lease) noexcept {
+  return parking::IsParked(parking::StateOf(*lease->cell, lease->id));
+}
+
 // The pooler has taken it: what is left is this process's own.
 void Drop(PolarxLease* lease) noexcept {
   ClientShells()->Detach(lease->shell, !lease->stretched);
@@ -70,17 +85,17 @@ void Drop(PolarxLease* lease) noexcept {
 // What the pooler has taken meanwhile does not count, and is dropped.
 bool NoneParked(Oid node, Oid role) noexcept {
   PolarxLease** place = FindParked(node, role);
-  if (*place != nullptr &&
-      parking::StateOf(*(*place)->cell, (*place)->id) != parking::State::kParked) {
+  if (*place != nullptr && !IsParked(*place)) {
     Drop(Unlink(place));
     return true;
   }
   return *place == nullptr;
 }
 
+// As it is, or behind a reset.
 bool MayPark(const PolarxLease* lease) noexcept {
-  return parameters.park_leases && lease->plain && lease->cell != nullptr && !lease->broken &&
-         !lease->bulky && !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
+  return parameters.park_leases && lease->cell != nullptr && !lease->broken && !lease->bulky &&
+         !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
          lease->catalog_epoch == ClientCatalogEpoch() && ClientLeaseCurrent(lease) &&
          NoneParked(lease->node, lease->role) && ClientShells()->MakeFit(lease->shell) &&
          lease->shell->as_new;
@@ -95,6 +110,50 @@ void GiveBack(PolarxLease* lease) noexcept {
   }
   LeaseAppend(&lease, 1);
   ClientRelease(lease, protocol::ReleaseKind::kClean);
+}
+
+// Parked, in the cell; false: the caller has it still.
+bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
+  LeaseUnlink(lease);
+  switch (parking::Park(lease->cell, *lease->node_cell, lease->id, state)) {
+    case parking::Parked::kYes:
+      break;
+    case parking::Parked::kNo:
+      LeaseAppend(&lease, 1);
+      return false;
+    case parking::Parked::kTaken:
+      Drop(lease);
+      return true;
+  }
+  if (lease->counted != 0) {
+    LeaseCountDrop(lease->node, lease->counted, false);
+    lease->counted = 0;
+  }
+  lease->session_user = GetSessionUserId();
+  lease->borrowed = false;
+  lease->next = parked_leases;
+  parked_leases = lease;
+  return true;
+}
+
+// Waits for the answer to the reset that a parked lease is behind. False: it has not come, or is
+// not for a session to judge. The lease stays parked meanwhile.
+bool AwaitAnswer(PolarxLease* lease) noexcept {
+  static BusyPoll policy;
+  const int socket = PQsocket(lease->conn);
+  PlainAnswer answer = LookForPlainAnswer(socket);
+  lease->answer_awaited = !answer.come;
+  if (!answer.come) {
+    (void)LookBusily(&policy, [&] { return (answer = LookForPlainAnswer(socket)).come; });
+  }
+  for (const TimePoint until = answer.come ? TimePoint() : Now() + kAnswerLimit;
+       !answer.come && IsParked(lease) && lease->node_cell->waiting.load() == 0 && Now() < until;
+       answer = LookForPlainAnswer(socket)) {
+    pollfd wait = {socket, POLLIN, 0};
+    (void)::poll(&wait, 1, kAnswerLookMs);
+  }
+  lease->answer_size = answer.size;
+  return answer.size > 0;
 }
 
 // May its role still have it, as far as this backend has heard?
@@ -122,7 +181,14 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
   lease->acquired_at = Now();
   lease->autocommit = false;
   LeaseAppend(&lease, 1);
-  if (!LeaseUsable(lease)) {
+  bool just_heard = false;  // from the datanode: a look would find nothing new
+  if (lease->reset_sent) {
+    lease->reset_sent = false;
+    lease->plain = true;
+    lease->broken = !TakePlainAnswer(PQsocket(lease->conn), {true, lease->answer_size});
+    just_heard = lease->answer_awaited && !lease->broken;
+  }
+  if (!just_heard && !LeaseUsable(lease)) {
     lease->broken = true;
     ClientRelease(lease, protocol::ReleaseKind::kClose);
     return nullptr;
@@ -133,29 +199,26 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
 }  // namespace
 
 bool ClientPark(PolarxLease* lease) noexcept {
-  if (!MayPark(lease)) {
+  return lease->plain && MayPark(lease) && ParkAs(lease, parking::State::kParked);
+}
+
+// Several at once are better reset by the pooler, which sends less often.
+bool ClientParkBehindReset(PolarxLease* lease) noexcept {
+  const char* reset = parameters.reset_query;
+  if (lease->reset_sent || lease->stretched || ClientCorkedSeveral() || !MayPark(lease) ||
+      lease->node_cell->waiting.load() != 0 || strlen(reset) > kLongestReset) {
     return false;
   }
-  LeaseUnlink(lease);
-  switch (parking::Park(lease->cell, *lease->node_cell, lease->id)) {
-    case parking::Parked::kYes:
-      break;
-    case parking::Parked::kNo:
-      LeaseAppend(&lease, 1);
-      return false;
-    case parking::Parked::kTaken:
-      Drop(lease);
-      return true;
+  if (!SendReset(PQsocket(lease->conn), reset)) {
+    lease->broken = true;
+    return false;
   }
-  if (lease->counted != 0) {
-    LeaseCountDrop(lease->node, lease->counted, false);
-    lease->counted = 0;
-  }
-  lease->session_user = GetSessionUserId();
-  lease->borrowed = false;
-  lease->next = parked_leases;
-  parked_leases = lease;
-  return true;
+  PQclear(lease->result);
+  lease->result = nullptr;
+  ReplayForget(lease);
+  lease->reset_sent = true;
+  lease->cell->sent_ms.store(parking::ClockMs(Now()));
+  return ParkAs(lease, parking::State::kResetSent);
 }
 
 bool ClientHasParked(Oid node) noexcept {
@@ -164,8 +227,7 @@ bool ClientHasParked(Oid node) noexcept {
   if (lease == nullptr) {
     return false;
   }
-  if (StillDue(lease) && lease->node_cell->waiting.load() == 0 &&
-      parking::StateOf(*lease->cell, lease->id) == parking::State::kParked) {
+  if (StillDue(lease) && lease->node_cell->waiting.load() == 0 && IsParked(lease)) {
     return true;
   }
   GiveBack(Unlink(place));
@@ -203,7 +265,7 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
     if (*place == nullptr) {
       return false;
     }
-    if (!StillDue(*place)) {
+    if (!StillDue(*place) || ((*place)->reset_sent && !AwaitAnswer(*place))) {
       GiveBack(Unlink(place));
       return false;
     }

@@ -37,14 +37,23 @@ TEST(BusyPollTest, LooksThatFindNothingBecomeRare) {
   EXPECT_EQ(at, (std::vector<int>{0, 2, 5, 10, 19, 36, 69, 134, 199, 264, 329, 394}));
 }
 
-TEST(BusyPollTest, OneThatFindsBringsThemBack) {
+TEST(BusyPollTest, LooksThatFindBringThemBack) {
   BusyPoll policy;
   EXPECT_EQ(Looks(&policy, 1000, false), 21);
-  while (!policy.Begin()) {
-  }
-  policy.End(true);
+  EXPECT_GE(Looks(&policy, 2 * BusyPoll::kMostSkipped, true), 7);
   EXPECT_EQ(Looks(&policy, 100, true), 100);
   EXPECT_EQ(Looks(&policy, 6, false), 3);  // the first, the third and the sixth
+}
+
+TEST(BusyPollTest, WhereMostFindNothingOneThatFindsIsNoReason) {
+  BusyPoll policy;
+  int looks = 0;
+  for (int wait = 0; wait < 10000; ++wait) {
+    if (policy.Begin()) {
+      policy.End(++looks % 3 == 0);
+    }
+  }
+  EXPECT_LT(looks, 300);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "polarx_pooler/core/parking.h"
@@ -36,6 +37,8 @@ struct World {
   bool dead = false;            // the session, as the pooler sees after its last message
   bool left_in_use = false;     // by its death
   bool recalled = false;        // and the pooler knows that the session has the lease
+  bool answer_due = false;      // to a reset: unread in the connection
+  bool told = false;            // of that, in the message
   User user = User::kSession;   // who touches the connection
   std::string fault = {};
   auto operator<=>(const World&) const = default;
@@ -144,36 +147,63 @@ struct FakeNode {
 };
 
 struct Rules {
-  Parked (*park)(FakeCell*, const FakeNode&, std::uint64_t) = parking::Park<FakeCell, FakeNode>;
+  Parked (*park)(FakeCell*, const FakeNode&, std::uint64_t,
+                 State) = parking::Park<FakeCell, FakeNode>;
   Retaken (*retake)(FakeCell*, const FakeNode&,
                     std::uint64_t) = parking::Retake<FakeCell, FakeNode>;
   bool (*unpark)(FakeCell*, std::uint64_t) = parking::Unpark<FakeCell>;
   Parked (*give_back)(FakeCell*, const FakeNode&,
                       std::uint64_t) = parking::GiveBack<FakeCell, FakeNode>;
-  bool (*take)(FakeCell*, std::uint64_t) = parking::Take<FakeCell>;
+  State (*take)(FakeCell*, std::uint64_t) = parking::Take<FakeCell>;
   bool (*look_again)(FakeCell*, std::uint64_t) = parking::LookAgain<FakeCell>;
-  bool (*take_or_recall)(FakeCell*, std::uint64_t) = parking::TakeOrRecall<FakeCell>;
+  State (*take_or_recall)(FakeCell*, std::uint64_t) = parking::TakeOrRecall<FakeCell>;
   bool publishes_first = true;
+  bool resets_first = true;  // and then parks
+  bool reads_answer = true;
 };
 
 // --- the session --------------------------------------------------------------------------------
 
-enum class Act : std::uint8_t { kPark, kRetake, kUnpark, kGiveBack };
+enum class Act : std::uint8_t { kPark, kParkBehindReset, kRetake, kUnpark, kGiveBack };
 using Acts = std::vector<Act>;
 
-inline void SendRelease(Access* access) {
-  (void)access->Do([](World* world) {
+// `reset_sent`, as far as the session knows.
+inline void SendRelease(Access* access, bool reset_sent) {
+  (void)access->Do([reset_sent](World* world) {
     world->user = User::kNobody;
     world->released = true;
+    world->told = reset_sent;
     return 0;
   });
 }
 
-inline void ReleaseParked(Access* access, FakeCell* cell, const Rules& rules) {
+inline void ReleaseParked(Access* access, FakeCell* cell, const Rules& rules, bool reset_sent) {
   if (rules.unpark(cell, kLease)) {
     access->BeginUse(User::kSession);
-    SendRelease(access);
+    SendRelease(access, reset_sent);
   }
+}
+
+// By the session, which believes that it has the connection.
+inline void SendReset(Access* access) {
+  (void)access->Do([](World* world) {
+    if (world->user == User::kPooler) {
+      world->fault = "two owners";
+    }
+    world->answer_due = true;
+    return 0;
+  });
+}
+
+// By whoever has the connection; `known`: that there is one.
+inline void ReadAnswer(Access* access, bool known) {
+  (void)access->Do([known](World* world) {
+    if (world->answer_due != known) {
+      world->fault = known ? "waits for an answer to nothing" : "an answer is left unread";
+    }
+    world->answer_due = false;
+    return 0;
+  });
 }
 
 // 2n + 1: others wait, as was published last and n-th.
@@ -187,24 +217,37 @@ inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
   FakeCell cell{{access}, {access}};
   const FakeNode node{{access}};
   bool parked = false;
+  bool reset_sent = false;
   for (Act act : acts) {
-    if (act == Act::kPark || act == Act::kGiveBack) {
+    if (act == Act::kPark || act == Act::kParkBehindReset || act == Act::kGiveBack) {
+      reset_sent = act == Act::kParkBehindReset;
+      if (reset_sent && rules.resets_first) {
+        SendReset(access);
+      }
       access->EndUse();
-      const Parked outcome = act == Act::kPark ? rules.park(&cell, node, kLease)
-                                               : rules.give_back(&cell, node, kLease);
-      parked = act == Act::kPark && outcome == Parked::kYes;
+      const Parked outcome =
+          act == Act::kGiveBack
+              ? rules.give_back(&cell, node, kLease)
+              : rules.park(&cell, node, kLease, reset_sent ? State::kResetSent : State::kParked);
+      if (reset_sent && !rules.resets_first) {
+        SendReset(access);
+      }
+      parked = act != Act::kGiveBack && outcome == Parked::kYes;
       if (act == Act::kGiveBack && outcome != Parked::kNo) {
         return;
       }
       if (outcome == Parked::kNo) {
         access->BeginUse(User::kSession);
-        SendRelease(access);
+        SendRelease(access, reset_sent);
       }
     } else if (act == Act::kRetake) {
       const std::uint64_t before = Waiting(access);
       const Retaken outcome = rules.retake(&cell, node, kLease);
       if (outcome == Retaken::kYes) {
         access->BeginUse(User::kSession);
+        if (rules.reads_answer) {
+          ReadAnswer(access, std::exchange(reset_sent, false));
+        }
         const std::uint64_t after = Waiting(access);
         (void)access->Do([before, after](World* world) {
           if (before % 2 == 1 && before == after) {
@@ -213,7 +256,7 @@ inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
           return 0;
         });
       } else if (outcome == Retaken::kNotNow) {
-        ReleaseParked(access, &cell, rules);
+        ReleaseParked(access, &cell, rules, reset_sent);
       }
       parked = false;
       if (outcome != Retaken::kYes) {
@@ -221,7 +264,7 @@ inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
       }
       continue;
     } else {
-      ReleaseParked(access, &cell, rules);
+      ReleaseParked(access, &cell, rules, reset_sent);
       return;
     }
     if (!parked) {
@@ -229,7 +272,7 @@ inline void RunSession(Access* access, const Rules& rules, const Acts& acts) {
     }
   }
   if (!parked) {
-    SendRelease(access);
+    SendRelease(access, false);
   }
 }
 
@@ -242,13 +285,25 @@ enum class Want : std::uint8_t {
   kLook,        // nothing, but it has been fresh for long enough
 };
 
+// It has the lease, as that stood in its cell; false: it has not.
+inline bool HaveTaken(Access* access, State state) {
+  if (state == State::kGone) {
+    return false;
+  }
+  access->BeginUse(User::kPooler);
+  ReadAnswer(access, state == State::kResetSent);
+  return true;
+}
+
 // The lease comes by a message, or because the session has ended.
 inline void ReceiveBack(Access* access, FakeCell* cell, const Rules& rules) {
   access->Await([](const World& world) { return world.released || world.dead; });
-  const bool released = access->Do([](World* world) { return world->released ? 1 : 0; }) != 0;
-  if (released || rules.take(cell, kLease)) {
+  if (access->Do([](World* world) { return world->released ? 1 : 0; }) != 0) {
     access->BeginUse(User::kPooler);
-  }  // else it is closed
+    ReadAnswer(access, access->Do([](World* world) { return world->told ? 1 : 0; }) != 0);
+  } else {
+    (void)HaveTaken(access, rules.take(cell, kLease));  // else it is closed
+  }
   parking::Free(cell, kLease);
 }
 
@@ -258,9 +313,7 @@ inline void RunPooler(Access* access, const Rules& rules, Want want, bool reallo
     access->Await([](const World& world) { return world.dead; });
     ReceiveBack(access, &cell, rules);
   } else if (want == Want::kRecall) {
-    if (rules.take_or_recall(&cell, kLease)) {
-      access->BeginUse(User::kPooler);
-    } else {
+    if (!HaveTaken(access, rules.take_or_recall(&cell, kLease))) {
       (void)access->Do([](World* world) {
         world->recalled = true;
         return 0;
@@ -268,22 +321,18 @@ inline void RunPooler(Access* access, const Rules& rules, Want want, bool reallo
       ReceiveBack(access, &cell, rules);
     }
   } else if (want == Want::kLook) {
-    if (rules.look_again(&cell, kLease)) {
-      access->BeginUse(User::kPooler);
-    } else {
+    if (!HaveTaken(access, rules.look_again(&cell, kLease) ? State::kReturned : State::kGone)) {
       ReceiveBack(access, &cell, rules);
     }
   } else {
     if (rules.publishes_first) {
       access->Publish(1);
     }
-    const bool taken = rules.take(&cell, kLease);
+    const State taken = rules.take(&cell, kLease);
     if (!rules.publishes_first) {
       access->Publish(1);
     }
-    if (taken) {
-      access->BeginUse(User::kPooler);
-    } else {
+    if (!HaveTaken(access, taken)) {
       ReceiveBack(access, &cell, rules);
     }
     access->Publish(0);
@@ -375,7 +424,8 @@ class Walker {
 
   std::uint64_t Go(const Stage& stage) {
     const World& world = stage.world;
-    if (world.recalled && world.word == parking::Word(kLease, State::kParked)) {
+    if (world.recalled && (world.word == parking::Word(kLease, State::kParked) ||
+                           world.word == parking::Word(kLease, State::kResetSent))) {
       faults_.insert("parked though recalled");
     } else if (!world.fault.empty()) {
       faults_.insert(world.fault);

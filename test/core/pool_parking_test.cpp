@@ -13,8 +13,12 @@ using std::chrono::seconds;
 
 class PoolParkingTest : public PoolCellsTest {
  protected:
-  Parked Park(SessionId session) {
-    return parking::Park(SlotOf(session)->cell, CellOfNode(), Lease(session));
+  Parked Park(SessionId session, State as = State::kParked) {
+    return parking::Park(SlotOf(session)->cell, CellOfNode(), Lease(session), as);
+  }
+  Parked ParkBehindReset(SessionId session) {
+    SlotOf(session)->cell->sent_ms.store(parking::ClockMs(now_));
+    return Park(session, State::kResetSent);
   }
   Retaken Retake(SessionId session) {
     return parking::Retake(SlotOf(session)->cell, CellOfNode(), Lease(session));

@@ -277,7 +277,9 @@ class Simulation : public PoolActions {
     After(Delay(), [this, id = slot->id, state, measure] { FinishRun(id, state, measure); });
   }
   void Warm(Slot* slot) override { Run(slot, SlotState::kWarming, false); }
-  void Reset(Slot* slot, protocol::ReleaseKind, bool measure) override {
+  void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) override {
+    Require((answers_due_.erase(slot->id) > 0) == (kind == protocol::ReleaseKind::kResetSent),
+            "the answer to a session's reset is not known of");
     Run(slot, SlotState::kResetting, measure);
   }
   void Measure(Slot* slot) override { Run(slot, SlotState::kChecking, true); }
@@ -293,6 +295,7 @@ class Simulation : public PoolActions {
       Slot* found = book_->FindSlot(id);
       Require(found != nullptr, "a closing slot is gone");
       dead_.erase(id);
+      answers_due_.erase(id);
       book_->OnClosed(found, Fails(20));
     });
   }
@@ -346,8 +349,9 @@ class Simulation : public PoolActions {
   std::map<CloseReason, int> closes_;
   int grants_ = 0;
   int retakes_ = 0;
-  int returns_ = 0;        // through cells
-  std::set<SlotId> dead_;  // the datanode has hung up, whether that is known yet or not
+  int returns_ = 0;               // through cells
+  std::set<SlotId> answers_due_;  // to resets that sessions have sent
+  std::set<SlotId> dead_;         // the datanode has hung up, whether that is known yet or not
 
  private:
   std::multimap<TimePoint, std::function<void()>> events_;
@@ -385,6 +389,7 @@ inline void Simulation::Grant(const Ticket& ticket, std::span<Slot* const> slots
     Require(slot.doomed == CloseReason::kNone && !pool.obsolete, "a doomed slot is lent");
     Require(!pool.node->paused, "a slot of a paused node is lent");
     Require(!dead_.contains(slot.id), "a dead slot is lent");
+    Require(!answers_due_.contains(slot.id), "a slot is lent with an unread answer");
     Require(slot.cell == nullptr || parking::InUse(parking::StateOf(*slot.cell, slot.lease)),
             "a lease does not begin in use");
     for (const Ticket* other : pool.queue) {

@@ -153,8 +153,17 @@ class SimulationChecks {
       Require(impatient == pool->impatient, "impatient tickets do not add up");
     }
     Require(waiting == node.waiting, "waiting tickets do not add up");
-    Require(node.cell == nullptr || node.cell->waiting.load() ==
-                                        static_cast<std::uint32_t>(waiting + (node.paused ? 1 : 0)),
+    int lacking = node.paused ? 1 : 0;
+    for (const Pool* pool : node.pools) {
+      lacking += pool->lacking;
+      Require(pool->lacking > 0 || node.paused ||
+                  static_cast<int>(pool->queue.size()) <= Coming(*pool),
+              "a request that lacks a slot is not told of", [pool] { return Text(*pool); });
+      Require(pool->lacking <= static_cast<int>(pool->queue.size()),
+              "more requests are told of than wait");
+    }
+    Require(node.cell == nullptr ||
+                node.cell->waiting.load() == static_cast<std::uint32_t>(lacking),
             "sessions do not see who waits");
     int slots = node.survivors;
     for (int index = 0; index < kSlotStates; ++index) {

@@ -5,14 +5,22 @@
 
 namespace polarx {
 
-// Or gives it back.
+// As it is, or behind a reset; or gives it back.
 inline void Simulation::Park(Client* client, std::size_t index) {
   const LeaseId lease = client->leases[index];
   const Slot* slot = book_->FindLease(lease);
   const Node& node = *slot->pool->node;
+  const bool resets = slot->cell != nullptr && chance_.Percent(50);
+  if (resets) {
+    answers_due_.insert(slot->id);
+    slot->cell->sent_ms.store(parking::ClockMs(now_));
+  }
   if (slot->cell == nullptr ||
-      parking::Park(slot->cell, *node.cell, lease) != parking::Parked::kYes) {
-    GiveBack(client, index, protocol::ReleaseKind::kClean);
+      parking::Park(slot->cell, *node.cell, lease,
+                    resets ? parking::State::kResetSent : parking::State::kParked) !=
+          parking::Parked::kYes) {
+    GiveBack(client, index,
+             resets ? protocol::ReleaseKind::kResetSent : protocol::ReleaseKind::kClean);
     return;
   }
   Require(node.published == 0 && !node.paused, "a lease is parked while others wait");
@@ -20,7 +28,7 @@ inline void Simulation::Park(Client* client, std::size_t index) {
           "a doomed lease is parked");
   client->leases.erase(client->leases.begin() + static_cast<std::ptrdiff_t>(index));
   client->unseen = false;
-  client->parked.push_back({lease, slot->cell, node.cell});
+  client->parked.push_back({lease, slot->cell, node.cell, false, resets});
 }
 
 // By a message where it cannot be done through the cell.
@@ -54,6 +62,7 @@ inline void Simulation::Retake(Client* client, std::size_t index) {
   client->leases.push_back(kept.lease);
   ++retakes_;
   const Slot& slot = *book_->FindLease(kept.lease);
+  Require((answers_due_.erase(slot.id) > 0) == kept.reset_sent, "an answer is lost");
   const Node& node = *slot.pool->node;
   Require(node.published == 0 && !node.paused, "who waits is overtaken");
   Require(!slot.pool->obsolete && (slot.doomed == CloseReason::kNone || dead_.contains(slot.id)),
@@ -71,7 +80,8 @@ inline void Simulation::Unpark(Client* client, std::size_t index) {
   Require(parking::Unpark(kept.cell, kept.lease) != kept.taken, "a parked lease has two owners");
   if (!kept.taken) {
     client->leases.push_back(kept.lease);
-    GiveBack(client, client->leases.size() - 1, protocol::ReleaseKind::kClean);
+    GiveBack(client, client->leases.size() - 1,
+             kept.reset_sent ? protocol::ReleaseKind::kResetSent : protocol::ReleaseKind::kClean);
   }
 }
 

@@ -61,7 +61,8 @@ struct Kept {
   LeaseId lease = 0;
   LeaseCell* cell = nullptr;
   const NodeCell* node = nullptr;
-  bool taken = false;  // by the pooler; the session finds out
+  bool taken = false;       // by the pooler; the session finds out
+  bool reset_sent = false;  // and the answer is unread
 };
 
 struct Client {

@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 #include <libpq-fe.h>
 #include <poll.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "fake/fake_datanode.h"
+#include "polarx_pooler/engine/sent_reset.h"
 
 namespace polarx {
 namespace {
@@ -50,6 +53,19 @@ class WorkerTest : public ::testing::Test {
                   .kind = RunKind::kReset,
                   .statements = std::move(statements),
                   .verify = std::move(verify),
+                  .measure = measure,
+                  .deadline = Now() + limit,
+                  .timeout = std::chrono::duration_cast<seconds>(limit)});
+  }
+  // The holder of the connection has sent the statement.
+  void RunSent(const Connected& connected, const std::string& statement,
+               Duration limit = seconds(10), const std::string& measure = "") {
+    ASSERT_TRUE(SendReset(connected.socket, statement));
+    Send(RunOrder{.slot = connected.slot,
+                  .kind = RunKind::kReset,
+                  .statements = {statement},
+                  .first_sent = true,
+                  .verify = {},
                   .measure = measure,
                   .deadline = Now() + limit,
                   .timeout = std::chrono::duration_cast<seconds>(limit)});
@@ -302,6 +318,62 @@ TEST_F(WorkerTest, TellsTheDatanodesValueInsteadOfItsCopyUntilTheyAgree) {
   EXPECT_EQ(zone(Next<RunDone>()), "not told") << "now the copy is right, too";
   Run(1, {"SET TimeZone = UTC"});
   EXPECT_EQ(zone(Next<RunDone>()), "UTC");
+}
+
+// --- what the last holder has sent --------------------------------------------------------------
+
+TEST_F(WorkerTest, ReadsTheAnswerToAResetThatItsHolderHasSent) {
+  RunSent(Open(1), "DISCARD ALL");
+  EXPECT_TRUE(Next<RunDone>().status.ok());
+  EXPECT_EQ(datanode_.counts().statements, std::vector<std::string>{"DISCARD ALL"});
+  Run(1, {"ECHO in step"}, seconds(10), {}, "ECHO 4711");
+  EXPECT_EQ(Next<RunDone>().value, "4711");
+}
+
+TEST_F(WorkerTest, MeasuresBehindAResetThatItsHolderHasSent) {
+  RunSent(Open(1), "DISCARD ALL", seconds(10), "ECHO 4711");
+  const RunDone done = Next<RunDone>();
+  EXPECT_TRUE(done.status.ok());
+  EXPECT_EQ(done.value, "4711");
+}
+
+TEST_F(WorkerTest, AsksForValuesThatWereReportedToItsHolder) {
+  datanode_.SetBehaviour(
+      {.rows = {{"SELECT pg_catalog.current_setting('TimeZone')", "Asia/Tokyo"}}});
+  RunSent(Open(1), "SET TimeZone = Asia/Tokyo");
+  const RunDone done = Next<RunDone>();
+  EXPECT_TRUE(done.status.ok());
+  ASSERT_TRUE(done.parameters.has_value());
+  EXPECT_NE(std::find(done.parameters->begin(), done.parameters->end(),
+                      std::make_pair(std::string("TimeZone"), std::string("Asia/Tokyo"))),
+            done.parameters->end());
+}
+
+TEST_F(WorkerTest, AResetOfItsHoldersThatFailsIsAFailure) {
+  RunSent(Open(1), "FAIL 57014 canceling statement");
+  const RunDone done = Next<RunDone>();
+  EXPECT_EQ(done.status.sqlstate(), sqlstate::kConnectionLost);
+  EXPECT_EQ(done.status.message(), "canceling statement");
+}
+
+TEST_F(WorkerTest, AnAnswerToItsHolderThatDoesNotComeEndsAtTheDeadline) {
+  const Connected connected = Open(1);
+  datanode_.SetBehaviour({.answer = FakeBehaviour::Answer::kSilent});
+  RunSent(connected, "DISCARD ALL", milliseconds(50));
+  const RunDone done = Next<RunDone>();
+  EXPECT_TRUE(done.timed_out);
+  EXPECT_NE(done.status.message().find("pooler.pooler_dn_set_timeout"), std::string::npos);
+}
+
+TEST_F(WorkerTest, AHangUpInPlaceOfTheAnswerToItsHolderIsAFailure) {
+  const Connected connected = Open(1);
+  datanode_.SetBehaviour({.answer = FakeBehaviour::Answer::kSilent});
+  RunSent(connected, "DISCARD ALL");
+  Open(2);  // by then the order has been taken up
+  ASSERT_EQ(::shutdown(connected.socket, SHUT_RD), 0);
+  EXPECT_EQ(Next<RunDone>().status.message(), "datanode closed the connection");
+  Send(CloseOrder{.slot = 1, .cancel = false, .deadline = Now() + seconds(10)});
+  EXPECT_FALSE(Next<Closed>().timed_out);
 }
 
 TEST_F(WorkerTest, ACopyThatBeginsIsAFailure) {

@@ -75,6 +75,7 @@ grow(12);
 my $pid = q{SELECT p FROM pooler.query('dn1', 'SELECT pg_backend_pid()') AS r(p int)};
 my %used;
 wait_for('the others to close', sub { $used{ $s->ask($pid) } = 1; $watch->ask('SELECT total FROM pooler.pools') == 4 });
+wait_until($coord, 'SELECT resetting FROM pooler.pools', '0', 'its last reset is through');
 $used{ $s->ask($pid) } = 1;
 is(scalar(keys %used), 1, 'a connection in use stays while the others close');
 

@@ -115,7 +115,7 @@ for my $row (@kinds)
 	$s->ask(pid_on('dn1'));
 	asks($s, 'dn1', 0, "$name: before it is parked");
 	$s->ask($sql);
-	becomes('dn1', $parked ? '0 1 0 1' : '0 0 1 1', '... after it ' . ($parked ? 'parked' : 'given back'));
+	becomes('dn1', $parked ? '0 1 0 1' : '0 0 1 1', '... after it ' . ($parked ? 'parked' : 'given back, by the next rounds at the latest'));
 	is(asks($s, 'dn1', $parked ? 0 : 1, '... and next asked for as that says'), $pid, '... the same connection');
 }
 is($s->ask(on('dn1', 'SELECT count(*) FROM t')), '1', 'savepoints: rolled back what they should');

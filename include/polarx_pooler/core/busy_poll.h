@@ -7,9 +7,10 @@
 
 namespace polarx {
 
-// Learns from how the last looks ended: as long as they find something every wait begins with one,
-// else fewer and fewer do. To sleep and be woken takes longer than most of what is waited for: a
-// core that sleeps wakes in 20 to 60 us (bench/run.sh, fd_pass).
+// Learns from how the last looks ended: where most of them find something every wait begins with
+// one, else fewer and fewer do. To sleep and be woken takes longer than most of what is waited for:
+// a core that sleeps wakes in 20 to 60 us (bench/run.sh, fd_pass). Where all cores are busy, others
+// use the time better.
 class BusyPoll {
  public:
   static constexpr Duration kLook = std::chrono::microseconds(60);  // one look, at most
@@ -25,7 +26,7 @@ class BusyPoll {
   }
 
   void End(bool found) {
-    skipped_ = found ? 0 : std::clamp(2 * skipped_, 1, kMostSkipped);
+    skipped_ = found ? skipped_ / 2 : std::clamp(2 * skipped_, 1, kMostSkipped);
     left_ = skipped_;
   }
 

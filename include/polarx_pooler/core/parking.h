@@ -5,6 +5,10 @@
 // A lease that has just been granted can also be given back here, without a message: the pooler
 // looks at it within kFreshTime, and sooner if it is needed.
 //
+// What has to be reset before it may be used again, by the same session or another one, can be
+// parked as well: the session sends the reset, parks, and leaves the answer to whoever has the
+// lease next. In this order: once it is parked its connection may be another's.
+//
 // Who parks or gives back writes the lease's cell and then reads how many wait; who waits writes
 // that and then reads the cells. All of it is sequentially consistent, so that at least one of them
 // sees what the other wrote: no ticket waits for a lease that has just been parked. One
@@ -26,10 +30,12 @@ struct LeaseCell {
   std::atomic<std::uint64_t> word{0};     // 0: free
   std::atomic<std::uint32_t> retakes{0};  // by the session, since the lease was granted
   std::atomic<std::uint32_t> held_us{0};  // how long it was, when it was given back
+  std::atomic<std::uint32_t> sent_ms{
+      0};  // when the reset was sent, before that was parked: ClockMs
 };
 
-// Written by the pooler alone: not 0 while a ticket waits for any pool of the node, or the node is
-// paused.
+// Written by the pooler alone: not 0 while the node is paused, or a ticket waits for any pool of it
+// and for more than what is being opened or reset: that one gets what comes back next.
 struct NodeCell {
   std::atomic<std::uint32_t> waiting{0};
 };
@@ -42,12 +48,13 @@ namespace parking {
 inline constexpr Duration kFreshTime = std::chrono::milliseconds(5);
 
 enum class State : std::uint8_t {
-  kGone,      // not that lease's any more
-  kLeased,    // in use
-  kFresh,     // in use, and the pooler will look at it
-  kParked,    // the session's as long as the pooler does not take it
-  kReturned,  // the pooler's, as soon as it looks
-  kRecalled,  // in use, and to be given back by a message
+  kGone,       // not that lease's any more
+  kLeased,     // in use
+  kFresh,      // in use, and the pooler will look at it
+  kParked,     // the session's as long as the pooler does not take it
+  kReturned,   // the pooler's, as soon as it looks
+  kRecalled,   // in use, and to be given back by a message
+  kResetSent,  // parked, and the answer to the reset is unread
 };
 inline constexpr int kStateBits = 3;
 
@@ -63,6 +70,13 @@ State StateOf(const Cell& cell, std::uint64_t lease) {
 }
 
 inline bool InUse(State state) { return state == State::kLeased || state == State::kFresh; }
+inline bool IsParked(State state) { return state == State::kParked || state == State::kResetSent; }
+
+// The same clock in all processes; begins anew every 49 days.
+inline std::uint32_t ClockMs(TimePoint now) {
+  return static_cast<std::uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count());
+}
 
 template <typename Cell>
 bool Change(Cell* cell, std::uint64_t lease, State from, State to) {
@@ -91,12 +105,14 @@ void Free(Cell* cell, std::uint64_t lease) {
   }
 }
 
-// True: the lease was parked or given back, and is the pooler's.
+// If the lease is parked or was given back it is the pooler's, and how it stood there is returned;
+// else kGone.
 template <typename Cell>
-bool Take(Cell* cell, std::uint64_t lease) {
+State Take(Cell* cell, std::uint64_t lease) {
   const State state = StateOf(*cell, lease);
-  return (state == State::kParked || state == State::kReturned) &&
-         Change(cell, lease, state, State::kGone);
+  return (IsParked(state) || state == State::kReturned) && Change(cell, lease, state, State::kGone)
+             ? state
+             : State::kGone;
 }
 
 // True: the lease was given back, and is the pooler's.
@@ -112,17 +128,17 @@ bool LookAgain(Cell* cell, std::uint64_t lease) {
   return !Change(cell, lease, State::kFresh, State::kLeased) && TakeReturned(cell, lease);
 }
 
-// True as for Take; one that is in use will not be parked, nor given back here.
+// As Take; one that is in use will not be parked, nor given back here.
 template <typename Cell>
-bool TakeOrRecall(Cell* cell, std::uint64_t lease) {
+State TakeOrRecall(Cell* cell, std::uint64_t lease) {
   for (;;) {
     const State state = StateOf(*cell, lease);
     if (state == State::kGone || state == State::kRecalled) {
-      return false;
+      return State::kGone;
     }
     const bool in_use = InUse(state);
     if (Change(cell, lease, state, in_use ? State::kRecalled : State::kGone)) {
-      return !in_use;
+      return in_use ? State::kGone : state;
     }
   }
 }
@@ -144,14 +160,15 @@ Parked Settled(Cell* cell, const Node& node, std::uint64_t lease, State state) {
   return Change(cell, lease, state, State::kLeased) ? Parked::kNo : Parked::kTaken;
 }
 
+// `as`: kParked or kResetSent.
 template <typename Cell, typename Node>
-Parked Park(Cell* cell, const Node& node, std::uint64_t lease) {
+Parked Park(Cell* cell, const Node& node, std::uint64_t lease, State as) {
   // In this order: a fresh one may become a leased one in between.
-  if (node.waiting.load() != 0 || (!Change(cell, lease, State::kFresh, State::kParked) &&
-                                   !Change(cell, lease, State::kLeased, State::kParked))) {
+  if (node.waiting.load() != 0 ||
+      (!Change(cell, lease, State::kFresh, as) && !Change(cell, lease, State::kLeased, as))) {
     return Parked::kNo;
   }
-  return Settled(cell, node, lease, State::kParked);
+  return Settled(cell, node, lease, as);
 }
 
 // Gives a fresh lease back, for good.
@@ -161,6 +178,13 @@ Parked GiveBack(Cell* cell, const Node& node, std::uint64_t lease) {
     return Parked::kNo;
   }
   return Settled(cell, node, lease, State::kReturned);
+}
+
+// Takes it back, in order to release it if others wait. False: the pooler has it.
+template <typename Cell>
+bool Unpark(Cell* cell, std::uint64_t lease) {
+  const State state = StateOf(*cell, lease);  // which of the two, the session alone changes
+  return IsParked(state) && Change(cell, lease, state, State::kLeased);
 }
 
 enum class Retaken : std::uint8_t {
@@ -174,17 +198,11 @@ Retaken Retake(Cell* cell, const Node& node, std::uint64_t lease) {
   if (node.waiting.load() != 0) {
     return Retaken::kNotNow;
   }
-  if (!Change(cell, lease, State::kParked, State::kLeased)) {
+  if (!Unpark(cell, lease)) {
     return Retaken::kTaken;
   }
   cell->retakes.fetch_add(1);
   return Retaken::kYes;
-}
-
-// Takes it back in order to release it. False: the pooler has it.
-template <typename Cell>
-bool Unpark(Cell* cell, std::uint64_t lease) {
-  return Change(cell, lease, State::kParked, State::kLeased);
 }
 
 }  // namespace parking

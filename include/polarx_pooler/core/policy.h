@@ -29,6 +29,9 @@ struct Limits {
 // half of max_size; min_free counts while in use, up to max_size.
 int SlotsToOpen(const Sizes& pool, const Limits& limits, int node_total, bool in_use);
 
+// Idle ones, and those that will be without an opened connection: what min_free_size asks for.
+int Reserve(const Sizes& pool);
+
 // How many of `unused` idle slots (those idle for longer than pool_conn_keepalive) to close: down
 // to min_size, and while in use to min_free of them. Never below what SlotsToOpen would reopen.
 int SlotsToClose(const Sizes& pool, const Limits& limits, int unused, bool in_use);

@@ -79,6 +79,7 @@ class Pool {
   TimePoint last_acquired{};
   std::list<Ticket*> queue;  // oldest first
   int impatient = 0;         // tickets in the queue without queue_timeout
+  int lacking = 0;           // tickets that nothing is under way for, as of the last turn
   HoldOff hold_off;
   int renewing = 0;          // slots that another one was opened for
   int parked = 0;            // of its leased slots, when they were last looked at
@@ -109,6 +110,7 @@ struct Node {
   bool memory_hidden = false;  // that some pool's memory cannot be measured was logged
   bool known_up = false;       // a connect or ping succeeded since the last failure
   int waiting = 0;             // tickets in the queues of its pools
+  int lacking = 0;             // of its pools
   NodeCell* cell = nullptr;    // where sessions see that; null: leases on it are not parked
   std::uint32_t cell_index = protocol::kNoCell;
   std::uint32_t published = 0;  // what stands in the cell

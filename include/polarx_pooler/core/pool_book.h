@@ -186,6 +186,7 @@ class PoolBook {
   bool AboveLimit(const Node& node) const;
   void ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now);
 
+  void SetLacking(Pool* pool, int lacking);
   void Publish(Node* node);
   void AllotNodeCell(Node* node);
   void AllotCell(Slot* slot, LeaseCell* cells, TimePoint now);
@@ -193,9 +194,19 @@ class PoolBook {
   void LookAgain(TimePoint now);
   static void CountRetakes(Slot* slot);
   void EndLease(Slot* slot, TimePoint now);
+  // Which of the parked leases may be taken.
+  enum class Which : std::uint8_t {
+    kRested,  // those as good as idle: reset, and not wanted again by their sessions
+    kUnused,  // and those that were not used since the last round of maintenance
+    kAny,
+  };
+  bool OnTaken(Slot* slot, parking::State state, TimePoint now);
   bool TakeParked(Slot* slot, TimePoint now);
   bool TakeBack(Slot* slot, TimePoint now);
-  Slot* TakeParked(Pool* pool, bool unused, TimePoint now);
+  static Duration Patience(const Node& node);
+  static bool Rested(const Slot& slot, TimePoint now);
+  static bool MayTake(const Slot& slot, Which which, TimePoint now);
+  Slot* TakeParked(Pool* pool, Which which, TimePoint now);
   bool EvictParked(Pool* beneficiary, TimePoint now);
   void TakeAllParked(Pool* pool, TimePoint now);
   void MaintainParked(Pool* pool, TimePoint now);
@@ -256,6 +267,7 @@ class PoolBook {
   void MakeRoom(Pool* pool, int missing, TimePoint now);
   void WakeStarved();
   void RejectForRoom(Pool* pool, TimePoint now);
+  void FillFromSessions(std::vector<Pool*>* filling, TimePoint now);
   bool Fill(Pool* pool, TimePoint now);
   bool WarmsUp(const Pool& pool, TimePoint now) const;
   void WarmUp(Pool* pool, TimePoint now);

@@ -37,6 +37,7 @@ enum class ReleaseKind : std::uint8_t {
   kClean = 0,          // idle, outside a transaction, nothing unread
   kInTransaction = 1,  // in sync, in an open or failed transaction: the pooler rolls back
   kClose = 2,          // anything else
+  kResetSent = 3,      // clean, and pooler.reset_query has been sent: its answer is unread
 };
 
 enum class View : std::uint8_t { kNodes = 0, kPools, kConnections, kSessions, kStats };

@@ -87,9 +87,10 @@ struct Slot {
   std::uint32_t retakes = 0;             // those that are counted
   std::uint32_t retakes_maintained = 0;  // at the last round of maintenance
   TimePoint parked_since{};              // of maintenance: unused since; unset: it was not parked
+  bool reset_sent = false;               // by the session that it was taken from
 
   bool parked() const {
-    return cell != nullptr && parking::StateOf(*cell, lease) == parking::State::kParked;
+    return cell != nullptr && parking::IsParked(parking::StateOf(*cell, lease));
   }
 };
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "polarx_pooler/engine/orders.h"
+#include "polarx_pooler/engine/sent_reset.h"
 #include "polarx_pooler/engine/unique_fd.h"
 
 namespace polarx {
@@ -67,7 +68,9 @@ class Datanode {
   void ShareTime();
   bool TryNextAddress();
   void FailConnect(Status status, bool pool_limit = false);
+  void AddOwnStatements();
   void NextStatement();
+  void ReadSentAnswer();
   void Await();
   void ReadResults();
   void FinishRun(Status status);
@@ -91,6 +94,7 @@ class Datanode {
   std::size_t address_ = 0;             // the one under way
   std::string helper_key_;              // host and port
   RunOrder run_;
+  std::optional<AnswerReader> sent_answer_;  // of run_'s first statement, while that is awaited
   std::size_t statement_ = 0;  // of run_: the next one
   Status statement_status_;
   bool answered_ = false;  // the statement under way: something has come besides its end

@@ -33,6 +33,8 @@ struct RunOrder {
   SlotId slot = 0;
   RunKind kind = RunKind::kReset;
   std::vector<std::string> statements;
+  // The first of them has been sent by who had the connection before: only its answer is read.
+  bool first_sent = false;
   // Parameters whose value libpq's copy may be wrong about: asked for after the statements.
   std::vector<std::string> verify;
   // A last one whose only value goes into the completion; it may fail. "": none.

@@ -1,0 +1,199 @@
+// Leases that are parked behind a reset which their session has sent: who reads the answer, and
+// when they are as good as idle.
+#include "pool_cells_fixture.h"
+
+namespace polarx {
+namespace {
+
+using parking::Parked;
+using parking::Retaken;
+using parking::State;
+using protocol::ReleaseKind;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class PoolRestedTest : public PoolCellsTest {
+ protected:
+  void Hold(SessionId session) {
+    AskWithCells(session);
+    ConnectAll();
+    ASSERT_EQ(held_[session].size(), 1u);
+  }
+  Parked Park(SessionId session, State as) {
+    LeaseCell* cell = SlotOf(session)->cell;
+    cell->sent_ms.store(parking::ClockMs(now_));
+    return parking::Park(cell, CellOfNode(), Lease(session), as);
+  }
+  // Each session has one parked behind its reset.
+  void ParkFor(SessionId sessions) {
+    for (SessionId session = 1; session <= sessions; ++session) {
+      Hold(session);
+    }
+    for (SessionId session = 1; session <= sessions; ++session) {
+      ASSERT_EQ(Park(session, State::kResetSent), Parked::kYes);
+    }
+  }
+  Retaken Retake(SessionId session) {
+    return parking::Retake(SlotOf(session)->cell, CellOfNode(), Lease(session));
+  }
+  void MaintainAfter(Duration time) {
+    Pass(time);
+    book_->Maintain(now_);
+    EndTurn();
+  }
+  int Idle() { return PoolOf(kNode, kRole)->count(SlotState::kIdle); }
+};
+
+TEST_F(PoolRestedTest, WhoTakesItKnowsThatTheAnswerIsUnread) {
+  Open();
+  ParkFor(2);
+  AskWithCells(3);
+  EXPECT_EQ(last_reset_, ReleaseKind::kResetSent);
+  FinishResets();
+  EXPECT_EQ(held_[3].size(), 1u);
+  GiveBack(3);
+  EXPECT_EQ(last_reset_, ReleaseKind::kClean) << "that was another lease";
+}
+
+TEST_F(PoolRestedTest, SoDoesWhoGetsItByAMessage) {
+  Open();
+  Hold(1);
+  GiveBack(1, ReleaseKind::kResetSent);
+  EXPECT_EQ(last_reset_, ReleaseKind::kResetSent);
+}
+
+TEST_F(PoolRestedTest, SoDoesWhoGetsItBecauseTheSessionEnds) {
+  Open();
+  ParkFor(1);
+  book_->Abandon(1, Lease(1), now_);
+  EXPECT_EQ(resetting_.size(), 1u);
+  EXPECT_EQ(last_reset_, ReleaseKind::kResetSent);
+  EXPECT_EQ(closes_, 0);
+}
+
+TEST_F(PoolRestedTest, TheMemoryCheckReadsItFirst) {
+  settings_.pool_session_context_check_gap = seconds(10);
+  Open();
+  ParkFor(1);
+  Pass(seconds(10));
+  EndTurn();
+  EXPECT_EQ(measuring_.size(), 1u);
+  EXPECT_EQ(last_reset_, ReleaseKind::kResetSent);
+}
+
+TEST_F(PoolRestedTest, ARequestTakesWhatHasRestedBeforeAnotherIsOpened) {
+  settings_.max_pool_size = 8;
+  Open();
+  ParkFor(2);
+  const int before = connects_;
+  AskWithCells(3);
+  EXPECT_EQ(connects_, before + 1) << "these may be wanted again at once";
+  ConnectAll();
+  Pass(milliseconds(5));
+  AskWithCells(4);
+  EXPECT_EQ(connects_, before + 1);
+  EXPECT_EQ(taken_, std::vector<LeaseId>{Lease(1)});
+  FinishResets();
+  EXPECT_EQ(held_[4].size(), 1u);
+}
+
+TEST_F(PoolRestedTest, WhatWasTakenAgainHasNotRested) {
+  settings_.max_pool_size = 8;
+  Open();
+  ParkFor(1);
+  const int before = connects_;
+  Pass(milliseconds(5));
+  ASSERT_EQ(Retake(1), Retaken::kYes);
+  ASSERT_EQ(Park(1, State::kResetSent), Parked::kYes);
+  AskWithCells(2);
+  EXPECT_EQ(connects_, before + 1);
+  EXPECT_TRUE(taken_.empty());
+}
+
+TEST_F(PoolRestedTest, WhatIsParkedAsItIsDoesNotRest) {
+  settings_.max_pool_size = 8;
+  Open();
+  Hold(1);
+  ASSERT_EQ(Park(1, State::kParked), Parked::kYes);
+  const int before = connects_;
+  Pass(seconds(1));
+  AskWithCells(2);
+  EXPECT_EQ(connects_, before + 1);
+  EXPECT_TRUE(taken_.empty());
+}
+
+TEST_F(PoolRestedTest, TheReserveComesFromWhatHasRested) {
+  settings_.max_pool_size = 8;
+  settings_.min_free_size = 1;
+  Open();
+  ParkFor(2);
+  ConnectAll();
+  ASSERT_EQ(Idle(), 1);
+  const int before = connects_;
+  Pass(milliseconds(5));
+  AskWithCells(3);
+  EXPECT_EQ(taken_.size(), 1u);
+  EXPECT_EQ(connects_, before);
+  FinishResets();
+  EXPECT_EQ(Idle(), 1);
+}
+
+TEST_F(PoolRestedTest, MaintenanceGivesBackWhatIsNotUsed) {
+  Open();
+  ParkFor(2);
+  MaintainAfter(seconds(1));
+  EXPECT_TRUE(taken_.empty());
+  ASSERT_EQ(Retake(2), Retaken::kYes);
+  ASSERT_EQ(Park(2, State::kResetSent), Parked::kYes);
+  const LeaseId unused = Lease(1);
+  MaintainAfter(seconds(1));
+  EXPECT_EQ(taken_, std::vector<LeaseId>{unused});
+}
+
+// --- who waits for what is coming anyway --------------------------------------------------------
+
+TEST_F(PoolRestedTest, SessionsGoOnWhileARequestWaitsForAReset) {
+  Open();
+  Hold(1);
+  Hold(2);
+  GiveBack(1);
+  AskWithCells(3);  // gets that one
+  EXPECT_TRUE(held_[3].empty());
+  EXPECT_EQ(CellOfNode().waiting.load(), 0u);
+  EXPECT_EQ(Park(2, State::kResetSent), Parked::kYes);
+  EXPECT_EQ(Retake(2), Retaken::kYes);
+  FinishResets();
+  EXPECT_EQ(held_[3].size(), 1u);
+  EXPECT_TRUE(taken_.empty());
+}
+
+TEST_F(PoolRestedTest, WhereTheResetTakesTooLongTheyAreTold) {
+  Open();
+  Hold(1);
+  Hold(2);
+  GiveBack(1);
+  AskWithCells(3);
+  Pass(seconds(1));
+  EndTurn();
+  EXPECT_EQ(CellOfNode().waiting.load(), 1u);
+  EXPECT_EQ(Park(2, State::kResetSent), Parked::kNo);
+}
+
+TEST_F(PoolRestedTest, WhereTheResetFailsTheyAreTold) {
+  Open();
+  Hold(1);
+  Hold(2);
+  GiveBack(1);
+  AskWithCells(3);
+  ASSERT_EQ(Park(2, State::kResetSent), Parked::kYes);
+  Slot* failed = resetting_.front();
+  resetting_.clear();
+  book_->OnBroken(failed, "no answer", now_);
+  EndTurn();
+  EXPECT_EQ(taken_, std::vector<LeaseId>{Lease(2)});
+  FinishResets();
+  EXPECT_EQ(held_[3].size(), 1u);
+}
+
+}  // namespace
+}  // namespace polarx

@@ -1,0 +1,202 @@
+// The answer to a reset that somebody else has sent: what a session takes by itself, and what the
+// pooler makes of all the others.
+#include "polarx_pooler/engine/sent_reset.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+
+#include "polarx_pooler/engine/server_messages.h"
+
+namespace polarx {
+namespace {
+
+using namespace std::string_literals;
+using namespace std::string_view_literals;
+
+std::string Message(char type, std::string_view body) {
+  std::string out;
+  AppendMessage(type, body, &out);
+  return out;
+}
+std::string Ready(char state = 'I') { return Message('Z', std::string_view(&state, 1)); }
+const std::string kDone = Message('C', "DISCARD ALL\0"sv);
+const std::string kError = Message('E', "SERROR\0C57014\0Mcanceling statement\0\0"sv);
+const std::string kZone = Message('S', "TimeZone\0UTC\0"sv);
+
+class SentResetTest : public ::testing::Test {
+ protected:
+  SentResetTest() { EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends_.data()), 0); }
+  ~SentResetTest() override {
+    ::close(ends_[0]);
+    ::close(ends_[1]);
+  }
+  void Say(std::string_view bytes) {
+    ASSERT_EQ(::send(ends_[1], bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  }
+  std::string Unread() {
+    char bytes[100];
+    const ssize_t got = ::recv(ends_[0], bytes, sizeof(bytes), MSG_DONTWAIT);
+    return std::string(bytes, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  }
+
+  std::array<int, 2> ends_{-1, -1};
+};
+
+TEST_F(SentResetTest, IsOneQuery) {
+  ASSERT_TRUE(SendReset(ends_[0], "DISCARD ALL"));
+  char bytes[100];
+  ASSERT_EQ(::recv(ends_[1], bytes, sizeof(bytes), 0), 17);
+  EXPECT_EQ(std::string_view(bytes, 17),
+            "Q\0\0\0\x10"
+            "DISCARD ALL\0"sv);
+}
+
+TEST_F(SentResetTest, ALongTextIsNotSent) {
+  EXPECT_TRUE(SendReset(ends_[0], std::string(kLongestReset, ' ')));
+  EXPECT_FALSE(SendReset(ends_[0], std::string(kLongestReset + 1, ' ')));
+}
+
+TEST_F(SentResetTest, NothingIsSentToWhoHasGone) {
+  ::shutdown(ends_[0], SHUT_WR);
+  EXPECT_FALSE(SendReset(ends_[0], "DISCARD ALL"));
+}
+
+// --- what a session takes -----------------------------------------------------------------------
+
+TEST_F(SentResetTest, AsLongAsNothingHasComeNothingIsThere) {
+  EXPECT_FALSE(LookForPlainAnswer(ends_[0]).come);
+}
+
+TEST_F(SentResetTest, APlainAnswerIsTakenAndNoMore) {
+  Say(kDone + Ready() + kZone);
+  const PlainAnswer answer = LookForPlainAnswer(ends_[0]);
+  EXPECT_TRUE(answer.come);
+  EXPECT_EQ(answer.size, kDone.size() + Ready().size());
+  ASSERT_TRUE(TakePlainAnswer(ends_[0], answer));
+  EXPECT_EQ(Unread(), kZone);
+}
+
+TEST_F(SentResetTest, OtherAnswersAreLeftAlone) {
+  const std::string cases[] = {
+      kError + Ready(),
+      kDone + kError + Ready(),
+      kZone + kDone + Ready(),
+      Message('N', "SNOTICE\0\0"sv) + kDone + Ready(),
+      Message('T', "\0\0"sv) + Message('D', "\0\0"sv) + kDone + Ready(),
+      Ready(),
+      kDone + Ready('T'),
+      kDone + Ready('E'),
+      kDone + Message('Z', "II"),
+      kDone,
+      kDone.substr(0, 3),
+      kDone + Ready().substr(0, 5),
+      "C\0\0\0\0"s,
+      "C\xff\xff\xff\xff"s,
+      Message('C', std::string(2000, 'x')) + Ready(),
+  };
+  for (const std::string& bytes : cases) {
+    Say(bytes);
+    const PlainAnswer answer = LookForPlainAnswer(ends_[0]);
+    EXPECT_TRUE(answer.come) << bytes;
+    EXPECT_EQ(answer.size, 0u) << bytes;
+    while (!Unread().empty()) {
+    }
+  }
+}
+
+TEST_F(SentResetTest, TheEndIsSomethingThatHasCome) {
+  ::close(std::exchange(ends_[1], -1));
+  const PlainAnswer answer = LookForPlainAnswer(ends_[0]);
+  EXPECT_TRUE(answer.come);
+  EXPECT_EQ(answer.size, 0u);
+}
+
+// --- what the pooler reads ----------------------------------------------------------------------
+
+TEST_F(SentResetTest, EveryAnswerIsToldForWhatItIs) {
+  struct Case {
+    std::string bytes;
+    std::string error;  // "": it is one that will do
+    bool may_be_empty = false;
+  };
+  const std::string empty = Message('I', "");
+  const std::string notice = Message('N', "SNOTICE\0Mhello\0\0"sv);
+  const std::string row = Message('T', "\0\0"sv) + Message('D', "\0\0"sv);
+  const Case cases[] = {
+      {kDone + Ready(), ""},
+      {kDone + kDone + Ready(), ""},
+      {notice + kZone + kDone + Ready() + notice, ""},
+      {row + kDone + Ready(), ""},
+      {empty + Ready(), "", true},
+      {empty + Ready(), "datanode gave no answer, but is ready for the next statement"},
+      {Ready(), "datanode gave no answer, but is ready for the next statement", true},
+      {kError + Ready(), "canceling statement"},
+      {kDone + kError + Ready(), "canceling statement"},
+      {Message('E', "") + Ready(), "unexpected answer"},
+      {Message('E', "Mno end"), "no end"},
+      {kDone + Ready('T'), "it was left inside a transaction"},
+      {kDone + Ready('E'), "it was left inside a transaction"},
+      {kDone + Message('Z', ""), "it was left inside a transaction"},
+      {kDone + Ready() + kError, "canceling statement"},
+      {kDone + Ready() + kDone, "datanode sent more than the answer"},
+      {kDone + Ready() + Ready(), "datanode sent more than the answer"},
+      {Message('G', ""), "a statement of the pooler started a COPY"},
+      {Message('H', ""), "a statement of the pooler started a COPY"},
+      {Message('R', ""), "unexpected answer"},
+      {"C\0\0\0\3"s, "datanode sent a malformed answer"},
+      {"C\x7f\0\0\0"s, "datanode sent a malformed answer"},
+  };
+  for (const Case& c : cases) {
+    for (const std::size_t step : {c.bytes.size(), std::size_t{1}}) {  // whole, or byte by byte
+      AnswerReader reader(c.may_be_empty);
+      AnswerReader::State state = AnswerReader::State::kMore;
+      for (std::size_t at = 0; at < c.bytes.size() && state != AnswerReader::State::kFailed;
+           at += step) {
+        Say(std::string_view(c.bytes).substr(at, step));
+        state = reader.Read(ends_[0]);
+      }
+      if (state == AnswerReader::State::kMore) {
+        ::shutdown(ends_[1], SHUT_WR);  // no more is to come
+        state = reader.Read(ends_[0]);
+      }
+      EXPECT_EQ(state == AnswerReader::State::kDone, c.error.empty()) << c.bytes;
+      EXPECT_EQ(reader.error(), c.error) << c.bytes;
+      ::close(ends_[0]);
+      ::close(ends_[1]);
+      ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends_.data()), 0);
+    }
+  }
+}
+
+TEST_F(SentResetTest, MoreIsAwaitedUntilTheEnd) {
+  AnswerReader reader;
+  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kMore);
+  Say(kDone);
+  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kMore);
+  Say(Ready());
+  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kDone);
+}
+
+TEST_F(SentResetTest, AHangUpIsAFailure) {
+  AnswerReader reader;
+  Say(kDone);
+  ::shutdown(ends_[1], SHUT_WR);
+  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kFailed);
+  EXPECT_EQ(reader.error(), "datanode closed the connection");
+}
+
+TEST_F(SentResetTest, ReportedParametersAreNamed) {
+  AnswerReader reader;
+  Say(kZone + kDone + Message('S', "DateStyle\0ISO\0"sv) + Ready());
+  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kDone);
+  EXPECT_EQ(reader.parameters(), (std::vector<std::string>{"TimeZone", "DateStyle"}));
+}
+
+}  // namespace
+}  // namespace polarx
