@@ -1,6 +1,6 @@
 // A datanode without a database: lets everybody in and answers each query as if DISCARD ALL were
-// done, so that a pool's own share of a reset can be measured. On a Unix socket, as the bare pass of
-// a descriptor is, with which that is compared. One thread; ends when its input does.
+// done, so that a pool's own share of a reset can be measured. On a Unix socket, as is the bare
+// pass of a descriptor with which that is compared. One thread; ends when its input does.
 //   stand_in DIRECTORY PORT
 #include <arpa/inet.h>
 #include <sys/epoll.h>

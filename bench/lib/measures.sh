@@ -14,14 +14,16 @@ record() {
   printf '%s;%s;%s;%s;%s;%s\n' "$variant" "$round" "${figures[@]}" >>"$work/raw.csv"
 }
 
-# loop DATABASE SESSIONS SQL: a loop of polarx_bench; with CPU of the pooler worker's main thread.
+# loop DATABASE SESSIONS SQL [CONNECTION_OPTION]: a loop of polarx_bench; with CPU of the pooler
+# worker's main thread.
 loop() {
   "$bench/sql_load" loop "$coordinator dbname=$1 ${4:-}" "$2" "$slice" "$(worker_pid "$1")" \
     "SELECT * FROM $3"
 }
-# Nothing is parked: every lease comes over the socket.
+# The loop's sessions park nothing: every lease comes over the socket.
 not_parked="options='-c pooler.park_leases=off'"
-# acquire DATABASE SESSIONS NODES [PAUSE_US [READ_ROW]]; connect CONNINFO [READ_ROW]
+# acquire DATABASE SESSIONS NODES [PAUSE_US [READ_ROW]], and the same over the socket;
+# connect CONNINFO [READ_ROW]
 acquire() { loop "$1" "$2" "bench_acquire('{$3}', ${5:-false}, START, SECONDS, ${4:-0})"; }
 acquire_over_socket() {
   loop "$1" "$2" "bench_acquire('{$3}', ${5:-false}, START, SECONDS, ${4:-0})" "$not_parked"
@@ -62,8 +64,8 @@ measure_throughput() {
 }
 
 measure_nodes() {
-  record acquire_1_node acquire bench 1 n1 1000
-  record acquire_16_nodes acquire bench 1 "$(seq -s, -f 'n%g' 16)" 1000
+  record acquire_1_node acquire_over_socket bench 1 n1 1000
+  record acquire_16_nodes acquire_over_socket bench 1 "$(seq -s, -f 'n%g' 16)" 1000
 }
 
 statements() {
@@ -136,7 +138,7 @@ acquire_while_opening() {
   local slice=$1 opener
   { sleep 0.25 && alter_pool opening many 200; } &
   opener=$!
-  acquire opening 1 other 1000
+  acquire_over_socket opening 1 other 1000
   wait $opener
 }
 
@@ -155,7 +157,7 @@ measure_opening() {
   close_pool many
   alter_pool opening other 10
   await opening "SELECT sum(idle) >= 10 FROM pooler.pools WHERE node = 'other'"
-  record acquire_quiet acquire opening 1 other 1000
+  record acquire_quiet acquire_over_socket opening 1 other 1000
   record acquire_opening acquire_while_opening "$length"
   open_pool 'SELECT 1' >/dev/null || die 'the pool has not opened its 200 connections'
   close_pool many
@@ -212,8 +214,8 @@ measure_scale() {
   record memory_connection per_piece "$before" "$opened" $((scale_connections - 10))
   record memory_session per_piece "$opened" "$attached" "$scale_sessions"
   for round in $(seq "$rounds"); do
-    record acquire_few acquire small 1 dn
-    record acquire_many acquire large 1 dn
+    record acquire_few acquire_over_socket small 1 dn
+    record acquire_many acquire_over_socket large 1 dn
   done
   exec 9>&-
   wait $holder

@@ -7,8 +7,8 @@
 
 namespace polarx {
 
-// How many tickets of the pool wait for more than what is idle, or coming without a session's doing.
-// Before the cells of its leases are looked at.
+// How many tickets of the pool wait for more than what is idle or under way. Before the cells of
+// its leases are looked at.
 void PoolBook::SetLacking(Pool* pool, int lacking) {
   Node* node = pool->node;
   node->lacking += lacking - pool->lacking;

@@ -341,7 +341,7 @@ void Datanode::OnEvents(std::uint32_t events) {
       }
       break;
     case Phase::kRunning:
-      ReadResults();
+      sent_answer_.has_value() ? ReadSentAnswer() : ReadResults();
       break;
     case Phase::kDraining:
       Drain();

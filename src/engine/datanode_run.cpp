@@ -122,10 +122,6 @@ void Datanode::Await() {
 }
 
 void Datanode::ReadResults() {
-  if (sent_answer_.has_value()) {
-    ReadSentAnswer();
-    return;
-  }
   if (PQconsumeInput(conn_) == 0) {
     FailRun(OneLine(PQerrorMessage(conn_)));
     return;

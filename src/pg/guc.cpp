@@ -104,7 +104,7 @@ void DefineParameters() {
   DefineCustomBoolVariable(
       "pooler.park_leases",
       "A session keeps a connection that it does not use until another one needs it.",
-      "Only where all its statements were SELECT, INSERT, UPDATE, DELETE or MERGE.",
+      "As it is where all its statements were SELECT, INSERT, UPDATE, DELETE or MERGE, else reset.",
       &parameters.park_leases, true, PGC_USERSET, 0, nullptr, nullptr, nullptr);
   DefineCustomStringVariable("pooler.reset_query",
                              "Statements that a connection runs between two sessions.",

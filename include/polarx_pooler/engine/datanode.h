@@ -95,7 +95,7 @@ class Datanode {
   std::string helper_key_;              // host and port
   RunOrder run_;
   std::optional<AnswerReader> sent_answer_;  // of run_'s first statement, while that is awaited
-  std::size_t statement_ = 0;  // of run_: the next one
+  std::size_t statement_ = 0;                // of run_: the next one
   Status statement_status_;
   bool answered_ = false;  // the statement under way: something has come besides its end
   std::optional<std::string> measured_;  // value of run_.measure

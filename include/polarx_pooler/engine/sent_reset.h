@@ -1,6 +1,6 @@
-// A reset that a session has sent on a connection which it gives up, and the answer that whoever has
-// the connection next reads in its place: no PGconn knows of either. In backends on their only
-// thread, and on worker threads; each object is one thread's.
+// A reset that a session has sent on a connection which it gives up, and the answer, which whoever
+// has the connection next reads: no PGconn knows of either. In backends on their only thread, and
+// on worker threads; each object is one thread's.
 #pragma once
 
 #include <cstddef>
