@@ -28,8 +28,8 @@ typedef struct PolarxLease PolarxLease;
 
 typedef enum PolarxReleaseKind {
   /*
-   * outside a transaction, all results read: the connection is reset; the session may keep it parked
-   * and be lent it again, as new, without asking the pooler
+   * outside a transaction, all results read: the connection is reset; the session may keep it
+   * parked and be lent it again, as new, without asking the pooler
    */
   POLARX_RELEASE_CLEAN = 0,
   /* in sync, but inside an open or failed transaction: the pooler rolls back first */
