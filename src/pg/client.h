@@ -94,8 +94,11 @@ void ClientCheckCount(int count);
 // will be set on them, which the pooler counts.
 void ClientAcquire(const NodeRef* nodes, int count, bool sets, PolarxLease** leases);
 
-// Gives a lease back and frees it. No ereport: safe in abort and exit callbacks.
+// Gives a lease back and frees it, or parks it behind a reset if it may be parked. No ereport: safe
+// in abort and exit callbacks.
 void ClientRelease(PolarxLease* lease, protocol::ReleaseKind kind) noexcept;
+// Gives one back that is clean, or with reset_sent, and that is not to be parked. No ereport.
+void ClientReturn(PolarxLease* lease) noexcept;
 // Parks the lease, if it may be: then it is not the caller's any more. False: nothing has happened.
 // The lease is idle, with nothing unread, out of pipeline mode and blocking. No ereport.
 bool ClientPark(PolarxLease* lease) noexcept;

@@ -210,7 +210,7 @@ bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
     KeepOutOfMemory(error);
   }
   for (int i = 0; !adopted && i < count; ++i) {
-    ClientRelease(lent[i], ReleaseKind::kClean);
+    ClientReturn(lent[i]);
   }
   return adopted;
 }
@@ -253,7 +253,7 @@ bool AcquireMissing(const NodeRef* nodes, int count, bool sets, PolarxLease** ac
   Acquire(sorted + parked, missing, sets, leases + parked);
   if (!ClientRetake(sorted, parked, leases)) {
     while (missing > 0) {
-      ClientRelease(leases[count - missing--], ReleaseKind::kClean);
+      ClientReturn(leases[count - missing--]);
     }
     return false;
   }

@@ -165,6 +165,34 @@ void NoteBorrower(PolarxLease* lease) noexcept {
       lease->stretched || (lease->borrowed && Now() - lease->acquired_at >= kLongBorrow);
 }
 
+// `kind` is what the connection's state shows.
+void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
+  kind = AfterReset(lease, kind);
+  LeaseUnlink(lease);
+  const bool current = ClientLeaseCurrent(lease);
+  Parameters changed;
+  if (lease->conn != nullptr) {
+    if (kind != ReleaseKind::kClose && !KeepChanges(lease, &changed)) {
+      kind = ReleaseKind::kClose;
+    }
+    if (!current) {
+      AwaitClosed(lease);
+    }
+    PQclear(lease->result);
+    const bool keep = current && kind != ReleaseKind::kClose && !lease->bulky && !lease->stretched;
+    ClientShells()->Detach(lease->shell, keep);
+    ClientCountShells();
+  }
+  if (current) {
+    if (kind != ReleaseKind::kClean || !changed.empty() || !GiveBackQuietly(lease)) {
+      SendRelease(lease->id, kind, std::move(changed));
+    }
+  } else if (lease->cell != nullptr) {
+    parking::Free(lease->cell, lease->id);  // no pooler worker does it
+  }
+  LeaseFree(lease);
+}
+
 bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
 
 // In before_shmem_exit. What is in sync goes back into its pool; the rest the pooler cancels and
@@ -257,33 +285,16 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
   }
   NoteBorrower(lease);
   kind = CorrectedKind(lease, kind);
-  if (kind == ReleaseKind::kClean && ClientParkBehindReset(lease)) {
-    return;
+  if (kind != ReleaseKind::kClean || !ClientParkBehindReset(lease)) {
+    GiveUp(lease, kind);
   }
-  kind = AfterReset(lease, kind);
-  LeaseUnlink(lease);
-  const bool current = ClientLeaseCurrent(lease);
-  Parameters changed;
-  if (lease->conn != nullptr) {
-    if (kind != ReleaseKind::kClose && !KeepChanges(lease, &changed)) {
-      kind = ReleaseKind::kClose;
-    }
-    if (!current) {
-      AwaitClosed(lease);
-    }
-    PQclear(lease->result);
-    const bool keep = current && kind != ReleaseKind::kClose && !lease->bulky && !lease->stretched;
-    ClientShells()->Detach(lease->shell, keep);
-    ClientCountShells();
+}
+
+void ClientReturn(PolarxLease* lease) noexcept {
+  if (NeedsLook(lease)) {
+    ClientLook();
   }
-  if (current) {
-    if (kind != ReleaseKind::kClean || !changed.empty() || !GiveBackQuietly(lease)) {
-      SendRelease(lease->id, kind, std::move(changed));
-    }
-  } else if (lease->cell != nullptr) {
-    parking::Free(lease->cell, lease->id);  // no pooler worker does it
-  }
-  LeaseFree(lease);
+  GiveUp(lease, CorrectedKind(lease, ReleaseKind::kClean));
 }
 
 void ClientParkOrRelease(PolarxLease* lease) noexcept {

@@ -109,7 +109,7 @@ void GiveBack(PolarxLease* lease) noexcept {
     return;
   }
   LeaseAppend(&lease, 1);
-  ClientRelease(lease, protocol::ReleaseKind::kClean);
+  ClientReturn(lease);
 }
 
 // Parked, in the cell; false: the caller has it still.
@@ -274,7 +274,7 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
     retaken[i] = Retake(Unlink(FindParked(nodes[i].id, GetUserId())));
     if (retaken[i] == nullptr) {
       while (i > 0) {
-        ClientRelease(retaken[--i], protocol::ReleaseKind::kClean);
+        ClientReturn(retaken[--i]);
       }
       return false;
     }

@@ -20,6 +20,7 @@ my $dn = start_datanode('dn1', conf => "log_statement = all\nlog_min_messages = 
 add_node($coord, 'dn1', $dn);
 value($coord, 'CREATE EXTENSION polarx_pooler_example');
 my ($s, $watch) = map { session($coord) } 1 .. 2;
+my $offset;
 
 sub literal { my ($text) = @_; $text =~ s/'/''/g; return "'$text'"; }
 sub on { my ($node, $sql) = @_; return sprintf q{SELECT v FROM pooler.query('%s', %s) AS r(v text)}, $node, literal($sql); }
@@ -30,6 +31,16 @@ my $pid_of = on('dn1', 'SELECT pg_backend_pid()');
 
 sub requests { return $watch->ask('SELECT client_request_conn_total FROM pooler.stats'); }
 sub resets { my ($offset, $like) = @_; return scalar grep { $_->[1] =~ ($like // qr/^DISCARD ALL$/) } statements($dn, $offset); }
+
+# The session runs the statement, and the datanode the reset behind it; returns what came of the former.
+sub and_reset
+{
+	my ($session, $sql) = @_;
+	my $offset = log_offset($dn);
+	my $result = $session->ask($sql);
+	wait_for('the reset', sub { resets($offset) > 0 });
+	return $result;
+}
 
 # One test: the connections of the node become so many leased, parked, idle, of so many.
 sub becomes
@@ -65,10 +76,10 @@ for my $spoil (q{SET work_mem = '9MB'}, 'CREATE TEMP TABLE mine ()', 'DO $$BEGIN
 	for my $way (\&borrow, \&execute)
 	{
 		my $name = ($way == \&borrow ? 'C: ' : 'SQL: ') . $spoil;
-		my ($requests, $offset) = (requests(), log_offset($dn));
-		$s->ask($way->('dn1', $spoil));
+		my $requests = requests();
+		$offset = log_offset($dn);
+		and_reset($s, $way->('dn1', $spoil));
 		becomes('dn1', '0 1 0 1', "$name: parked");
-		wait_for('the reset', sub { resets($offset) > 0 });
 		is($s->ask(on('dn1', $left)), "4MB f 0 0 0 0 $pid", '... and taken again as new');
 		is(requests(), $requests, '... without a request to the pooler');
 		is(resets($offset), 1, '... reset once');
@@ -76,14 +87,14 @@ for my $spoil (q{SET work_mem = '9MB'}, 'CREATE TEMP TABLE mine ()', 'DO $$BEGIN
 }
 my $acquired = 'SELECT sum(acquired), sum(hits) FROM pooler.pools';
 my $before = $watch->ask($acquired);
-is(join(' ', map { $s->ask(borrow('dn1', 'SELECT 1')) } 1 .. 20), join(' ', ($pid) x 20), 'a borrower, twenty times: the same connection');
+is(join(' ', map { and_reset($s, borrow('dn1', 'SELECT 1')) } 1 .. 20), join(' ', ($pid) x 20), 'a borrower, twenty times: the same connection');
 is($watch->ask($acquired), join('|', map { $_ + 20 } split /\|/, $before), '... counted as acquired, and as hits');
 
 # The pooler worker has no part in it: not even one that stands still.
 my $stopped = worker_pid($coord);
 END { kill 'CONT', $stopped if $stopped; }
 kill 'STOP', $stopped;
-is(join(' ', map { $s->ask(borrow('dn1', 'CREATE TEMP TABLE mine ()')) } 1 .. 5), join(' ', ($pid) x 5),
+is(join(' ', map { and_reset($s, borrow('dn1', 'CREATE TEMP TABLE mine ()')) } 1 .. 5), join(' ', ($pid) x 5),
 	'while the pooler worker stands still all goes on');
 kill 'CONT', $stopped;
 undef $stopped;
@@ -102,8 +113,8 @@ my $other = session($coord);
 for my $round (1 .. 3)
 {
 	my ($from, $to) = $round % 2 ? ($s, $other) : ($other, $s);
-	$from->ask($_) for borrow('dn1', 'SELECT 1'), execute('dn1', q{SET work_mem = '9MB'}), borrow('dn1', 'CREATE TEMP TABLE mine ()');
-	my $offset = log_offset($dn);
+	and_reset($from, $_) for borrow('dn1', 'SELECT 1'), execute('dn1', q{SET work_mem = '9MB'}), borrow('dn1', 'CREATE TEMP TABLE mine ()');
+	$offset = log_offset($dn);
 	is(within(10, "round $round: another session takes the only connection", sub { $to->ask(on('dn1', $left)) }), "4MB f 0 0 0 0 $pid",
 		'... and finds nothing');
 	is(resets($offset, qr/DISCARD/), 0, '... whose reset was not made twice');
@@ -129,14 +140,19 @@ is($watch->ask('SELECT total FROM pooler.pools'), '1', 'five sessions that take 
 $_->quit() for @five;
 
 # --- given back --------------------------------------------------------------------------------------
-for my $change ('DISCARD ALL', 'RESET ALL', 'SET pooler.park_leases = off', 'SET ROLE pg_monitor')
+for my $change ('DISCARD ALL', 'RESET ALL', 'SET pooler.park_leases = off', 'SET ROLE pg_monitor', 'SET SESSION AUTHORIZATION DEFAULT')
 {
-	$s->ask(borrow('dn1', 'SELECT 1'));
-	becomes('dn1', '0 1 0 1', 'parked');
-	$s->ask($change);
-	becomes('dn1', '0 0 1 1', "... and given back by $change");
-	$s->ask('RESET ROLE');
-	$s->ask('SET pooler.park_leases = on');
+	for my $sql (borrow('dn1', 'SELECT 1'), $pid_of)
+	{
+		$offset = log_offset($dn);
+		$s->ask($sql);
+		becomes('dn1', '0 1 0 1', 'parked ' . ($sql eq $pid_of ? 'as it is' : 'behind its reset'));
+		$s->ask($change);
+		becomes('dn1', '0 0 1 1', "... and given back by $change");
+		is(resets($offset), 1, '... reset once');
+		$s->ask('RESET ROLE');
+		$s->ask('SET pooler.park_leases = on');
+	}
 }
 $s->ask('SET pooler.park_leases = off');
 $s->ask(borrow('dn1', 'SELECT 1'));
@@ -154,14 +170,14 @@ like($s->ask($pid_of), qr/^\d+$/, '... and another one opened');
 # --- other texts -------------------------------------------------------------------------------------
 for my $query ('', 'RESET ALL; SELECT 4711', 'RESET ALL' . ' ' x 2000)
 {
-	my $offset = set_reset($query);
+	$offset = set_reset($query);
 	$pid = $s->ask($pid_of);
 	$s->ask(execute('dn1', 'SET enable_seqscan = on'));
 	is($s->ask($pid_of), $pid, '... the same connection');
 	is($s->ask($pid_of), $pid, '... and again');
 	unlike(log_since($coord, $offset), qr/is closed/, '... and none was closed');
 }
-my $offset = set_reset('SELECT 1/0');
+$offset = set_reset('SELECT 1/0');
 $pid = $s->ask($pid_of);
 $s->ask(borrow('dn1', 'SELECT 1'));
 isnt($s->ask($pid_of), $pid, 'a reset that fails: another connection');
