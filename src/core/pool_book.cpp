@@ -160,10 +160,7 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
   if (slot == nullptr || slot->session != session) {
     return false;
   }
-  EndLease(slot, now);
-  if (slot->retakes == 0) {
-    slot->pool->hold_time.Add(now - slot->state_since);  // else part of it was spent parked
-  }
+  EndUse(slot, now);
   ComeBack(slot, kind, now);
   return true;
 }

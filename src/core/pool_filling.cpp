@@ -23,8 +23,9 @@ void PoolBook::FillFromSessions(std::vector<Pool*>* filling, TimePoint now) {
   (void)CollectReturned(now);
   ServeDirty(filling, now);
   for (Pool* pool : *filling) {
-    const Limits limits = LimitsOf(*pool->node);
-    while (Reserve(pool->lasting_sizes()) < limits.min_free && MustFill(*pool, now)) {
+    const bool in_use = pool->InUse(now, settings_.pool_conn_keepalive);
+    const int reserve = in_use ? LimitsOf(*pool->node).min_free : 0;
+    while (Reserve(pool->lasting_sizes()) < reserve && MustFill(*pool, now)) {
       Slot* slot = TakeParked(pool, Which::kRested, now);
       if (slot == nullptr) {
         break;

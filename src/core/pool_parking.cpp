@@ -57,6 +57,7 @@ void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
   const bool fresh = slot->pool->node->published == 0;
   for (std::uint32_t index = 0; index < kCellsOfASession; ++index) {
     if (parking::Allot(&cells[index], slot->lease, fresh)) {
+      cells[index].held_us.store(0);
       slot->cell = &cells[index];
       slot->cell_index = index;
       if (fresh) {
@@ -95,6 +96,13 @@ void PoolBook::EndLease(Slot* slot, TimePoint now) {
   MarkDirty(slot->pool);
 }
 
+// A lease ends that was in use: of one that was parked, the last time of that counts.
+void PoolBook::EndUse(Slot* slot, TimePoint now) {
+  const std::uint32_t held_us = slot->cell != nullptr ? slot->cell->held_us.load() : 0;
+  slot->pool->hold_time.Add(held_us != 0 ? Duration(held_us) : now - slot->state_since);
+  EndLease(slot, now);
+}
+
 // The cell's state at that: a lease that was taken waits among the leased for what becomes of it.
 bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
   if (state == parking::State::kGone) {
@@ -102,7 +110,7 @@ bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
   }
   slot->reset_sent = state == parking::State::kResetSent;
   actions_->Taken(*slot);
-  EndLease(slot, now);
+  EndUse(slot, now);
   return true;
 }
 
@@ -115,9 +123,7 @@ bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
 
 void PoolBook::OnReturned(Slot* slot, TimePoint now) {
   actions_->Taken(*slot);
-  const Duration held(slot->cell->held_us.load());
-  EndLease(slot, now);
-  slot->pool->hold_time.Add(held);
+  EndUse(slot, now);
   ComeBack(slot, protocol::ReleaseKind::kClean, now);
 }
 

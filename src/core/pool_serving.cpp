@@ -353,26 +353,30 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
     return;
   }
   (void)CollectReturned(now);
-  const Sizes sizes = pool->sizes();
-  int missing = static_cast<int>(pool->queue.size()) - sizes.idle -
-                pool->count(SlotState::kConnecting) - ComingBack(pool, now);
-  SetLacking(pool, std::max(missing, 0));
+  const Coming coming = ComingSoon(pool, now);
+  // Connects that take longer will come, too, but nobody waits for them alone.
+  int lacking = static_cast<int>(pool->queue.size()) - pool->count(SlotState::kIdle) - coming.back -
+                coming.open;
+  int missing = lacking - (pool->count(SlotState::kConnecting) - coming.open);
+  SetLacking(pool, std::max(lacking, 0));
   // Other sessions' parked leases: those that they still use only where no other way is left.
   for (const Which which : {Which::kUnused, Which::kAny}) {
-    while (missing > 0) {
+    while (lacking > 0) {
       Slot* slot = TakeParked(pool, which, now);
       if (slot == nullptr) {
         break;
       }
       ComeBack(slot, protocol::ReleaseKind::kClean, now);
+      --lacking;
       --missing;
     }
     while (which == Which::kUnused && missing > 0 && CanOpen(*pool, true, now) && HasRoom(*pool)) {
       Open(pool, now);
+      --lacking;
       --missing;
     }
   }
-  SetLacking(pool, std::max(missing, 0));
+  SetLacking(pool, std::max(lacking, 0));
   if (missing > 0 && CanOpen(*pool, true, now)) {
     MakeRoom(pool, missing, now);
     return;
@@ -391,13 +395,14 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   }
 }
 
-// Warm-ups, resets and checks that should end before a new connection would be open. Once they take
-// longer, a ticket gets a connection of its own.
-int PoolBook::ComingBack(Pool* pool, TimePoint now) {
+// Once it takes longer, a ticket gets a connection of its own, or what sessions give back.
+PoolBook::Coming PoolBook::ComingSoon(Pool* pool, TimePoint now) {
   const Duration patience = Patience(*pool->node);
-  int count = 0;
-  TimePoint oldest = now;
-  for (const SlotState state : {SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
+  Coming coming;
+  TimePoint oldest = kNever;
+  for (const SlotState state :
+       {SlotState::kConnecting, SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
+    int& count = state == SlotState::kConnecting ? coming.open : coming.back;
     for (const Slot& slot : pool->list(state)) {
       if (now - slot.state_since >= patience) {
         break;  // the front is the youngest
@@ -406,10 +411,10 @@ int PoolBook::ComingBack(Pool* pool, TimePoint now) {
       ++count;
     }
   }
-  if (count > 0) {
+  if (oldest != kNever) {
     sleepers_.emplace(oldest + patience, pool->id);
   }
-  return count;
+  return coming;
 }
 
 }  // namespace polarx

@@ -70,16 +70,19 @@ PlainAnswer LookForPlainAnswer(int socket) {
     return {.come = got == 0 || !WouldBlock()};
   }
   PlainAnswer answer{.come = true};
+  bool answered = false;
   std::string_view rest(bytes, static_cast<std::size_t>(got));
   for (std::size_t size = 0; (size = SizeOfFirst(rest)) >= kHead && size <= rest.size();) {
-    const bool command = rest.front() == 'C' || rest.front() == 'I';
-    if (rest.front() == 'Z' && answer.size > 0 && size == kHead + 1 && rest[kHead] == 'I') {
+    const char type = rest.front();
+    if (type == 'Z' && answered && size == kHead + 1 && rest[kHead] == 'I') {
       answer.size += size;
+      answer.alone = size == rest.size();
       return answer;
     }
-    if (!command) {
+    if (type != 'C' && type != 'I' && type != 'T' && type != 'D') {
       break;
     }
+    answered = true;
     answer.size += size;
     rest.remove_prefix(size);
   }

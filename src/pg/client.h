@@ -57,7 +57,7 @@ struct PolarxLease {
   bool broken;           // lost or out of sync: to be closed
   bool reset_sent;       // and its answer is unread: parked, or about to be released
   size_t answer_size;    // of that answer, which has come; 0: not as far as is known
-  bool answer_awaited;   // it has come just now
+  bool answer_is_new;    // it has come just now, and nothing behind it
   bool bulky;            // libpq's buffers have grown for what came: its PGconn is not kept
   pg_result* result;     // being read; cleared by whoever takes the lease next
   // What it was given of the session's parameters; session_parameters_replay.cpp uses them alone.

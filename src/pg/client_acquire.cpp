@@ -2,6 +2,7 @@
 // only thread.
 #include <libpq-fe.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 #include <variant>
@@ -128,6 +129,14 @@ void Count(PolarxLease* const* wanted, int count, uint64 generation) noexcept {
   }
 }
 
+// Of late; at first, that of a quiet moment.
+Duration hand_out_time = std::chrono::microseconds(100);
+
+// One that had to wait for a connection to be opened says little about the next.
+void NoteHandOut(Duration took) noexcept {
+  hand_out_time = (3 * hand_out_time + std::min(took, 2 * hand_out_time)) / 4;
+}
+
 // The reply is a Granted afterwards, in the attachment.
 void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
   ErrorText error;
@@ -135,11 +144,13 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
     const Attachment* attachment = ClientAttach(false);
     Count(wanted, count, attachment->generation);
     const uint32 request = ClientNextRequest();
+    const TimePoint begin = Now();
     if (!SendAcquire(request, sets, wanted, count)) {
       continue;
     }
     switch (ClientAwait(request, kNever, &error)) {
       case Awaited::kReply:
+        NoteHandOut(Now() - begin);
         return;
       case Awaited::kFailed:
         ThrowError(&error);
@@ -264,6 +275,12 @@ bool AcquireMissing(const NodeRef* nodes, int count, bool sets, PolarxLease** ac
 }
 
 }  // namespace
+
+Duration ClientHandOutTime() noexcept {
+  constexpr Duration::rep kForgotten = 64;  // with each call one part of so many
+  hand_out_time -= hand_out_time / kForgotten;
+  return hand_out_time;
+}
 
 void ClientCheckCount(int count) {
   if (count < 1 || count > static_cast<int>(protocol::kMaxNodes)) {

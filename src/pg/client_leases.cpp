@@ -154,8 +154,7 @@ bool GiveBackQuietly(PolarxLease* lease) noexcept {
       ClientCorkedSeveral()) {
     return false;
   }
-  const int64 held = (Now() - lease->acquired_at).count();
-  lease->cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 0, UINT32_MAX)));
+  ClientTellHold(lease);
   return parking::GiveBack(lease->cell, *lease->node_cell, lease->id) != parking::Parked::kNo;
 }
 
@@ -217,6 +216,11 @@ void LeaseFree(PolarxLease* lease) noexcept {
   }
   ReleaseExternalFD();
   pfree(lease);
+}
+
+void ClientTellHold(const PolarxLease* lease) noexcept {
+  const int64 held = (Now() - lease->acquired_at).count();
+  lease->cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 1, UINT32_MAX)));
 }
 
 Shells* ClientShells() {

@@ -23,10 +23,10 @@
 namespace polarx {
 namespace {
 
-// A session waits so long for the answer to a reset, uninterruptibly, then asks the pooler. In
-// between it looks whether the lease is still its own.
+// A session waits for the answer to a reset as long as asking the pooler would take, and not longer
+// than this. In between it looks whether the lease is still its own.
 constexpr std::chrono::milliseconds kAnswerLimit{20};
-constexpr int kAnswerLookMs = 2;
+constexpr std::chrono::milliseconds kAnswerLook{2};
 
 PolarxLease* parked_leases = nullptr;
 
@@ -114,6 +114,7 @@ void GiveBack(PolarxLease* lease) noexcept {
 
 // Parked, in the cell; false: the caller has it still.
 bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
+  ClientTellHold(lease);
   LeaseUnlink(lease);
   switch (parking::Park(lease->cell, *lease->node_cell, lease->id, state)) {
     case parking::Parked::kYes:
@@ -136,23 +137,35 @@ bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
   return true;
 }
 
-// Waits for the answer to the reset that a parked lease is behind. False: it has not come, or is
-// not for a session to judge. The lease stays parked meanwhile.
+void WaitReadable(int socket, Duration limit) noexcept {
+  pollfd wait = {socket, POLLIN, 0};
+  const auto us = std::max<Duration::rep>(limit.count(), 0);
+  const timespec time = {us / 1000000, us % 1000000 * 1000};
+  (void)::ppoll(&wait, 1, &time, nullptr);
+}
+
+// Waits for the answer to the reset that a parked lease is behind, uninterruptibly. False: it has
+// not come, or is not for a session to judge. The lease stays parked meanwhile.
 bool AwaitAnswer(PolarxLease* lease) noexcept {
   static BusyPoll policy;
   const int socket = PQsocket(lease->conn);
   PlainAnswer answer = LookForPlainAnswer(socket);
-  lease->answer_awaited = !answer.come;
-  if (!answer.come) {
+  const bool awaited = !answer.come;
+  if (awaited) {
+    const TimePoint until =
+        Now() + std::clamp<Duration>(ClientHandOutTime(), BusyPoll::kLook, kAnswerLimit);
     (void)LookBusily(&policy, [&] { return (answer = LookForPlainAnswer(socket)).come; });
-  }
-  for (const TimePoint until = answer.come ? TimePoint() : Now() + kAnswerLimit;
-       !answer.come && IsParked(lease) && lease->node_cell->waiting.load() == 0 && Now() < until;
-       answer = LookForPlainAnswer(socket)) {
-    pollfd wait = {socket, POLLIN, 0};
-    (void)::poll(&wait, 1, kAnswerLookMs);
+    while (!answer.come && IsParked(lease) && lease->node_cell->waiting.load() == 0) {
+      const TimePoint now = Now();
+      if (now >= until) {
+        break;
+      }
+      WaitReadable(socket, std::min<Duration>(until - now, kAnswerLook));
+      answer = LookForPlainAnswer(socket);
+    }
   }
   lease->answer_size = answer.size;
+  lease->answer_is_new = awaited && answer.alone;
   return answer.size > 0;
 }
 
@@ -186,7 +199,7 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
     lease->reset_sent = false;
     lease->plain = true;
     lease->broken = !TakePlainAnswer(PQsocket(lease->conn), {true, lease->answer_size});
-    just_heard = lease->answer_awaited && !lease->broken;
+    just_heard = lease->answer_is_new && !lease->broken;
   }
   if (!just_heard && !LeaseUsable(lease)) {
     lease->broken = true;
@@ -271,6 +284,7 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
     }
   }
   for (int i = 0; i < count; ++i) {
+    (*FindParked(nodes[i].id, GetUserId()))->answer_is_new &= count == 1;
     retaken[i] = Retake(Unlink(FindParked(nodes[i].id, GetUserId())));
     if (retaken[i] == nullptr) {
       while (i > 0) {

@@ -313,6 +313,7 @@ void ReplayUncertain(PolarxLease* lease, const char* name) {
 }
 
 void ReplayForget(PolarxLease* lease) noexcept {
+  lease->parameters_version = 0;
   while (lease->applied_parameters != nullptr) {
     FreeApplied(&lease->applied_parameters);
   }

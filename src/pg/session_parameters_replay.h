@@ -22,7 +22,7 @@ const char* ReplayLocalName(const PolarxLease* lease, int index);
 // The lease's transaction sets or resets the parameter: who knows what remains of that.
 void ReplayUncertain(PolarxLease* lease, const char* name);
 
-// Frees what the lease knows. No ereport.
+// The connection has nothing of it any more: frees what the lease knows. No ereport.
 void ReplayForget(PolarxLease* lease) noexcept;
 
 }  // namespace polarx

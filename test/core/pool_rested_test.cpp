@@ -150,6 +150,26 @@ TEST_F(PoolRestedTest, MaintenanceGivesBackWhatIsNotUsed) {
   EXPECT_EQ(taken_, std::vector<LeaseId>{unused});
 }
 
+TEST_F(PoolRestedTest, TheTimeThatItIsParkedCountsForNoHold) {
+  Open();
+  for (const bool taken : {true, false}) {
+    Hold(1);
+    SlotOf(1)->cell->held_us.store(1000);
+    ASSERT_EQ(Park(1, State::kResetSent), Parked::kYes);
+    Pass(seconds(5));
+    if (taken) {
+      book_->Pause(kNode, true, now_);
+      book_->Pause(kNode, false, now_);
+    } else {
+      ASSERT_TRUE(parking::Unpark(SlotOf(1)->cell, Lease(1)));
+      GiveBack(1, ReleaseKind::kResetSent);
+    }
+    held_.clear();
+    FinishResets();
+  }
+  EXPECT_LT(PoolOf(kNode, kRole)->hold_time.Percentile(1), 2000);
+}
+
 // --- who waits for what is coming anyway --------------------------------------------------------
 
 TEST_F(PoolRestedTest, SessionsGoOnWhileARequestWaitsForAReset) {
@@ -177,6 +197,37 @@ TEST_F(PoolRestedTest, WhereTheResetTakesTooLongTheyAreTold) {
   EndTurn();
   EXPECT_EQ(CellOfNode().waiting.load(), 1u);
   EXPECT_EQ(Park(2, State::kResetSent), Parked::kNo);
+}
+
+// A ticket is not tied to the connect that it caused.
+TEST_F(PoolRestedTest, SoTheyAreWhereAConnectTakesTooLong) {
+  Open();
+  Hold(1);
+  AskWithCells(2);
+  ASSERT_EQ(connecting_.size(), 1u);
+  EXPECT_EQ(CellOfNode().waiting.load(), 0u);
+  ASSERT_EQ(Park(1, State::kParked), Parked::kYes);
+  Pass(seconds(1));
+  EndTurn();
+  EXPECT_EQ(taken_.size(), 1u);
+  FinishResets();
+  EXPECT_EQ(held_[2].size(), 1u);
+  EXPECT_EQ(connects_, 2);
+}
+
+TEST_F(PoolRestedTest, AConnectThatTakesTooLongIsNotMadeTwice) {
+  settings_.max_pool_size = 8;
+  Open();
+  Hold(1);
+  AskWithCells(2);
+  const int connects = connects_;
+  Pass(seconds(1));
+  EndTurn();
+  EXPECT_EQ(CellOfNode().waiting.load(), 1u);
+  EXPECT_EQ(connects_, connects);
+  ConnectAll();
+  EXPECT_EQ(CellOfNode().waiting.load(), 0u);
+  EXPECT_EQ(held_[2].size(), 1u);
 }
 
 TEST_F(PoolRestedTest, WhereTheResetFailsTheyAreTold) {

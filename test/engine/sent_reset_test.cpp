@@ -78,8 +78,17 @@ TEST_F(SentResetTest, APlainAnswerIsTakenAndNoMore) {
   const PlainAnswer answer = LookForPlainAnswer(ends_[0]);
   EXPECT_TRUE(answer.come);
   EXPECT_EQ(answer.size, kDone.size() + Ready().size());
+  EXPECT_FALSE(answer.alone);
   ASSERT_TRUE(TakePlainAnswer(ends_[0], answer));
   EXPECT_EQ(Unread(), kZone);
+}
+
+TEST_F(SentResetTest, SoIsOneWithRows) {
+  Say(Message('T', "\0\0"sv) + Message('D', "\0\0"sv) + kDone + Ready());
+  const PlainAnswer answer = LookForPlainAnswer(ends_[0]);
+  EXPECT_TRUE(answer.alone);
+  ASSERT_TRUE(TakePlainAnswer(ends_[0], answer));
+  EXPECT_EQ(Unread(), "");
 }
 
 TEST_F(SentResetTest, OtherAnswersAreLeftAlone) {
@@ -88,7 +97,7 @@ TEST_F(SentResetTest, OtherAnswersAreLeftAlone) {
       kDone + kError + Ready(),
       kZone + kDone + Ready(),
       Message('N', "SNOTICE\0\0"sv) + kDone + Ready(),
-      Message('T', "\0\0"sv) + Message('D', "\0\0"sv) + kDone + Ready(),
+      Message('G', "\0\0"sv) + kDone + Ready(),
       Ready(),
       kDone + Ready('T'),
       kDone + Ready('E'),

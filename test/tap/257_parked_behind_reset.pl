@@ -6,6 +6,7 @@ use warnings;
 use PolarxPooler;
 use PolarxProxy;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $coord = start_coordinator(park => 1, conf => <<'END');
 pooler.min_pool_size = 0
@@ -39,6 +40,8 @@ sub and_reset
 	my $offset = log_offset($dn);
 	my $result = $session->ask($sql);
 	wait_for('the reset', sub { resets($offset) > 0 });
+	my $busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'";
+	wait_for('its end', sub { value($dn, $busy) eq '0' });
 	return $result;
 }
 
@@ -90,7 +93,28 @@ my $before = $watch->ask($acquired);
 is(join(' ', map { and_reset($s, borrow('dn1', 'SELECT 1')) } 1 .. 20), join(' ', ($pid) x 20), 'a borrower, twenty times: the same connection');
 is($watch->ask($acquired), join('|', map { $_ + 20 } split /\|/, $before), '... counted as acquired, and as hits');
 
+# The session's parameters are set anew.
+$s->ask(q{SELECT pooler.set_param('work_mem', '7MB')});
+my $mem = on('dn1', q{SELECT current_setting('work_mem')});
+is($s->ask($mem), '7MB', 'set_param holds');
+and_reset($s, execute('dn1', 'SET enable_seqscan = on'));
+is($s->ask($mem), '7MB', '... also behind a reset, in SQL');
+my $borrowed = q{SELECT really FROM example_parameters('dn1', $$SELECT 1$$) WHERE name = 'application_name'};
+$s->ask(q{SELECT pooler.set_param('application_name', 'mine')});
+is(join(' ', map { $s->ask($borrowed) } 1 .. 4), join(' ', ('mine') x 4), '... and in C');
+$s->ask('SELECT pooler.reset_params()');
+is($s->ask($mem) . ' ' . $s->ask($borrowed), '4MB polarx_pooler/postgres', '... until it is reset');
+
+# The time that it was parked counts for no hold.
+value($coord, 'SELECT pooler.reset_stats()');
+$s->ask(borrow('dn1', 'SELECT 1'));
+select undef, undef, undef, 0.5;
+$s->ask('DISCARD ALL');
+becomes('dn1', '0 0 1 1', 'given back after half a second');
+cmp_ok($watch->ask('SELECT hold_p99_us FROM pooler.pools'), '<', 300000, '... for which it was not held');
+
 # The pooler worker has no part in it: not even one that stands still.
+and_reset($s, borrow('dn1', 'SELECT 1'));
 my $stopped = worker_pid($coord);
 END { kill 'CONT', $stopped if $stopped; }
 kill 'STOP', $stopped;
@@ -190,6 +214,25 @@ within(0.7, 'a reset that takes long: giving back does not wait for it', sub { $
 within(0.7, '... nor does the next statement', sub { isnt($s->ask($pid_of), $pid, 'another connection') });
 $s->ask('DISCARD ALL');
 becomes('dn1', '0 0 2 2', '... both come back');
+
+# Who asks again at once waits no longer for the answer than the pooler would take.
+set_conf($coord, 'pooler.reset_query' => 'SELECT pg_sleep(0.1)');
+value($coord, 'SELECT pooler.reload()');
+my $ten = "SELECT count(example_leave_open('dn1', 'done', 'SELECT ' || g)) FROM generate_series(1, 10) g";
+my %least;
+for my $round (1 .. 3)
+{
+	for my $park ('off', 'on')
+	{
+		$s->ask("SET pooler.park_leases = $park");
+		my $start = time;
+		$s->ask($ten);
+		my $took = time - $start;
+		$least{$park} = $took if !defined $least{$park} || $took < $least{$park};
+		wait_until($coord, 'SELECT sum(leased + resetting) FROM pooler.pools', '0', 'all are reset');
+	}
+}
+cmp_ok($least{on}, '<', $least{off} + 0.1, sprintf('ten at once with a slow reset: %.0f ms, %.0f ms without parking', map { 1000 * $least{$_} } qw(on off)));
 value($coord, 'SELECT pooler.clean()');
 
 # --- a datanode that falls silent --------------------------------------------------------------------

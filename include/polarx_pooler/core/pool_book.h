@@ -193,6 +193,7 @@ class PoolBook {
   void OnReturned(Slot* slot, TimePoint now);
   void LookAgain(TimePoint now);
   static void CountRetakes(Slot* slot);
+  void EndUse(Slot* slot, TimePoint now);
   void EndLease(Slot* slot, TimePoint now);
   // Which of the parked leases may be taken.
   enum class Which : std::uint8_t {
@@ -251,7 +252,12 @@ class PoolBook {
   void ProveByTicket(Pool* pool, TimePoint began);
   void Open(Pool* pool, TimePoint now);
   void OpenForTickets(Pool* pool, TimePoint now);
-  int ComingBack(Pool* pool, TimePoint now);
+  // What should be idle before another connection would be open.
+  struct Coming {
+    int back = 0;  // being warmed up, reset or checked
+    int open = 0;  // being opened
+  };
+  Coming ComingSoon(Pool* pool, TimePoint now);
   static bool IsClaimed(const Pool& pool, const Pool& beneficiary);
   static bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket,
                              TimePoint now);

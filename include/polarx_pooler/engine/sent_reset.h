@@ -17,10 +17,11 @@ inline constexpr std::size_t kLongestReset = 1000;
 // False: it was not sent whole, and the connection is good for nothing any more.
 bool SendReset(int socket, std::string_view text);
 
-// The answer as it nearly always is: of commands that went well and had nothing to say.
+// The answer as it nearly always is: of commands that went well, with or without rows.
 struct PlainAnswer {
   bool come = false;     // something can be read, the datanode's end included
   std::size_t size = 0;  // of the answer; 0: it is not such a one, or not whole
+  bool alone = false;    // nothing has come behind it
 };
 // Looks, without waiting, and takes nothing.
 PlainAnswer LookForPlainAnswer(int socket);
