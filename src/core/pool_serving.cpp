@@ -9,6 +9,9 @@ namespace polarx {
 
 namespace {
 
+// So many times as long as usual.
+constexpr int kSlowConnect = 4;
+
 // Would a connect for a ticket of that pool be turned away now?
 bool HeldOff(const Pool& pool, TimePoint now) {
   const HoldOff* hold_off = pool.ProvenHoldOff();
@@ -372,6 +375,9 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
     }
     while (which == Which::kUnused && missing > 0 && CanOpen(*pool, true, now) && HasRoom(*pool)) {
       Open(pool, now);
+      if (pool->node->cell != nullptr) {  // if it takes longer, sessions can help
+        sleepers_.emplace(now + kSlowConnect * Patience(*pool->node), pool->id);
+      }
       --lacking;
       --missing;
     }
@@ -397,22 +403,22 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
 
 // Once it takes longer, a ticket gets a connection of its own, or what sessions give back.
 PoolBook::Coming PoolBook::ComingSoon(Pool* pool, TimePoint now) {
-  const Duration patience = Patience(*pool->node);
   Coming coming;
-  TimePoint oldest = kNever;
+  TimePoint until = kNever;
   for (const SlotState state :
        {SlotState::kConnecting, SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
-    int& count = state == SlotState::kConnecting ? coming.open : coming.back;
+    const bool opening = state == SlotState::kConnecting;
+    const Duration patience = Patience(*pool->node) * (opening ? kSlowConnect : 1);
     for (const Slot& slot : pool->list(state)) {
       if (now - slot.state_since >= patience) {
         break;  // the front is the youngest
       }
-      oldest = std::min(oldest, slot.state_since);
-      ++count;
+      until = std::min(until, slot.state_since + patience);
+      ++(opening ? coming.open : coming.back);
     }
   }
-  if (oldest != kNever) {
-    sleepers_.emplace(oldest + patience, pool->id);
+  if (until != kNever && (pool->node->cell != nullptr || coming.back > 0)) {
+    sleepers_.emplace(until, pool->id);
   }
   return coming;
 }

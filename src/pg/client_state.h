@@ -68,7 +68,7 @@ Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error);
 // Writes into the lease's cell how long it has been held; before it is parked or given back there.
 void ClientTellHold(const PolarxLease* lease) noexcept;
 
-// How long it takes to get leases from the pooler, as far as is known: what it has been of late, and
+// How long it takes to get leases from the pooler, as far as is known: as it has been of late, and
 // less with each call, so that who waits so long for something else asks from time to time.
 Duration ClientHandOutTime() noexcept;
 
