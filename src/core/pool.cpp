@@ -43,6 +43,9 @@ void Pool::Move(Slot* slot, SlotState to, TimePoint now) {
   target.splice(place, list(slot->state), slot->self);
   --node->counts[static_cast<std::size_t>(slot->state)];
   ++node->counts[static_cast<std::size_t>(to)];
+  if (node->cell != nullptr && (slot->state == SlotState::kIdle || to == SlotState::kIdle)) {
+    node->cell->idle.store(static_cast<std::uint32_t>(node->count(SlotState::kIdle)));
+  }
   slot->state = to;
   slot->state_since = now;
 }

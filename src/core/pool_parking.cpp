@@ -37,6 +37,7 @@ void PoolBook::AllotNodeCell(Node* node) {
       node->cell = &cells_[index];
       node->cell_index = static_cast<std::uint32_t>(index);
       node->cell->waiting.store(0);
+      node->cell->idle.store(static_cast<std::uint32_t>(node->count(SlotState::kIdle)));
       Publish(node);
       return;
     }

@@ -134,7 +134,7 @@ Duration hand_out_time = std::chrono::microseconds(100);
 
 // One that had to wait for a connection to be opened says little about the next.
 void NoteHandOut(Duration took) noexcept {
-  hand_out_time = (3 * hand_out_time + std::min(took, 2 * hand_out_time)) / 4;
+  hand_out_time = (3 * hand_out_time + std::min(took, 4 * hand_out_time)) / 4;
 }
 
 // The reply is a Granted afterwards, in the attachment.
@@ -277,7 +277,7 @@ bool AcquireMissing(const NodeRef* nodes, int count, bool sets, PolarxLease** ac
 }  // namespace
 
 Duration ClientHandOutTime() noexcept {
-  constexpr Duration::rep kForgotten = 64;  // with each call one part of so many
+  constexpr Duration::rep kForgotten = 256;  // with each call one part of so many
   hand_out_time -= hand_out_time / kForgotten;
   return hand_out_time;
 }

@@ -23,8 +23,9 @@
 namespace polarx {
 namespace {
 
-// A session waits for the answer to a reset as long as asking the pooler would take, and not longer
-// than this. In between it looks whether the lease is still its own.
+// A session waits for the answer to a reset as long as asking the pooler for an idle connection
+// would take, if there is one, and not longer than this. In between it looks whether the lease is
+// still its own.
 constexpr std::chrono::milliseconds kAnswerLimit{20};
 constexpr std::chrono::milliseconds kAnswerLook{2};
 
@@ -144,6 +145,12 @@ void WaitReadable(int socket, Duration limit) noexcept {
   (void)::ppoll(&wait, 1, &time, nullptr);
 }
 
+Duration AnswerLimit(const NodeCell& node) noexcept {
+  return node.idle.load() == 0
+             ? kAnswerLimit
+             : std::clamp<Duration>(ClientHandOutTime(), BusyPoll::kLook, kAnswerLimit);
+}
+
 // Waits for the answer to the reset that a parked lease is behind, uninterruptibly. False: it has
 // not come, or is not for a session to judge. The lease stays parked meanwhile.
 bool AwaitAnswer(PolarxLease* lease) noexcept {
@@ -152,8 +159,7 @@ bool AwaitAnswer(PolarxLease* lease) noexcept {
   PlainAnswer answer = LookForPlainAnswer(socket);
   const bool awaited = !answer.come;
   if (awaited) {
-    const TimePoint until =
-        Now() + std::clamp<Duration>(ClientHandOutTime(), BusyPoll::kLook, kAnswerLimit);
+    const TimePoint until = Now() + AnswerLimit(*lease->node_cell);
     (void)LookBusily(&policy, [&] { return (answer = LookForPlainAnswer(socket)).come; });
     while (!answer.come && IsParked(lease) && lease->node_cell->waiting.load() == 0) {
       const TimePoint now = Now();

@@ -199,6 +199,20 @@ TEST_F(PoolRestedTest, WhereTheResetTakesTooLongTheyAreTold) {
   EXPECT_EQ(Park(2, State::kResetSent), Parked::kNo);
 }
 
+TEST_F(PoolRestedTest, SessionsSeeHowManyAreIdle) {
+  settings_.max_pool_size = 8;
+  settings_.min_pool_size = 3;
+  Open();
+  ConnectAll();
+  const auto idle = [this] { return static_cast<int>(CellOfNode().idle.load()); };
+  EXPECT_EQ(idle(), 4) << "of both pools";
+  AskWithCells(1);
+  EXPECT_EQ(idle(), 3);
+  EXPECT_GT(book_->Clean(kNode, "bob", now_), 0);
+  EXPECT_EQ(idle(), book_->FindNode(kNode)->count(SlotState::kIdle));
+  EXPECT_LT(idle(), 3);
+}
+
 // A ticket is not tied to the connect that it caused.
 TEST_F(PoolRestedTest, SoTheyAreWhereAConnectTakesTooLong) {
   Open();

@@ -156,15 +156,18 @@ class SimulationChecks {
     int lacking = node.paused ? 1 : 0;
     for (const Pool* pool : node.pools) {
       lacking += pool->lacking;
-      Require(pool->lacking > 0 || node.paused ||
-                  static_cast<int>(pool->queue.size()) <= Coming(*pool),
-              "a request that lacks a slot is not told of", [pool] { return Text(*pool); });
+      Require(
+          pool->lacking > 0 || node.paused || static_cast<int>(pool->queue.size()) <= Coming(*pool),
+          "a request that lacks a slot is not told of", [pool] { return Text(*pool); });
       Require(pool->lacking <= static_cast<int>(pool->queue.size()),
               "more requests are told of than wait");
     }
+    Require(
+        node.cell == nullptr || node.cell->waiting.load() == static_cast<std::uint32_t>(lacking),
+        "sessions do not see who waits");
     Require(node.cell == nullptr ||
-                node.cell->waiting.load() == static_cast<std::uint32_t>(lacking),
-            "sessions do not see who waits");
+                node.cell->idle.load() == static_cast<std::uint32_t>(node.count(SlotState::kIdle)),
+            "sessions do not see what is idle");
     int slots = node.survivors;
     for (int index = 0; index < kSlotStates; ++index) {
       const int count = counts[static_cast<std::size_t>(index)];

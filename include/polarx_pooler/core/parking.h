@@ -34,10 +34,12 @@ struct LeaseCell {
       0};  // when the reset was sent, before that was parked: ClockMs
 };
 
-// Written by the pooler alone: not 0 while the node is paused, or a ticket waits for any pool of it
-// and for more than what is being opened or reset: that one gets what comes back next.
+// Written by the pooler alone.
 struct NodeCell {
+  // Not 0 while the node is paused, or a ticket waits for any pool of it and for more than what is
+  // being opened or reset: that one gets what comes back next.
   std::atomic<std::uint32_t> waiting{0};
+  std::atomic<std::uint32_t> idle{0};  // connections to the node
 };
 
 inline constexpr std::uint32_t kCellsOfASession = 16;
