@@ -21,7 +21,6 @@
 namespace polarx {
 namespace {
 
-using protocol::ReleaseKind;
 
 // How often an acquire follows a pooler worker that ends while the request waits.
 constexpr int kMostAttempts = 3;
