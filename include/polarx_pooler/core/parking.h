@@ -30,8 +30,7 @@ struct LeaseCell {
   std::atomic<std::uint64_t> word{0};     // 0: free
   std::atomic<std::uint32_t> retakes{0};  // by the session, since the lease was granted
   std::atomic<std::uint32_t> held_us{0};  // how long it was, when it was parked or given back last
-  std::atomic<std::uint32_t> sent_ms{
-      0};  // when the reset was sent, before that was parked: ClockMs
+  std::atomic<std::uint32_t> sent_ms{0};  // when the last reset was sent: ClockMs
 };
 
 // Written by the pooler alone.
