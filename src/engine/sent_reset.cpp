@@ -10,25 +10,13 @@
 #include <cstring>
 
 #include "polarx_pooler/engine/connect_error.h"
+#include "polarx_pooler/engine/server_messages.h"
 
 namespace polarx {
 namespace {
 
-constexpr std::size_t kHead = 5;  // type and length
 constexpr std::size_t kLongestPlain = 1024;
 constexpr std::size_t kLongestMessage = std::size_t{1} << 20;
-
-// Of the message at the front, head included; 0: that has not come. What is shorter than can be is
-// kHead - 1 long.
-std::size_t SizeOfFirst(std::string_view bytes) {
-  if (bytes.size() < kHead) {
-    return 0;
-  }
-  std::uint32_t length;
-  std::memcpy(&length, bytes.data() + 1, sizeof(length));
-  length = ntohl(length);
-  return length < sizeof(length) ? kHead - 1 : std::size_t{length} + 1;
-}
 
 // The field of an error's body; "": it has none.
 std::string FieldOf(std::string_view body, char field) {
@@ -50,15 +38,15 @@ bool WouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == E
 }  // namespace
 
 bool SendReset(int socket, std::string_view text) {
-  char message[kHead + kLongestReset + 1];
+  char message[kMessageHead + kLongestReset + 1];
   if (text.size() > kLongestReset) {
     return false;
   }
-  const std::size_t size = kHead + text.size() + 1;
+  const std::size_t size = kMessageHead + text.size() + 1;
   const std::uint32_t length = htonl(static_cast<std::uint32_t>(size - 1));
   message[0] = 'Q';
   std::memcpy(message + 1, &length, sizeof(length));
-  std::memcpy(message + kHead, text.data(), text.size());
+  std::memcpy(message + kMessageHead, text.data(), text.size());
   message[size - 1] = '\0';
   return ::send(socket, message, size, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(size);
 }
@@ -72,9 +60,9 @@ PlainAnswer LookForPlainAnswer(int socket) {
   PlainAnswer answer{.come = true};
   bool answered = false;
   std::string_view rest(bytes, static_cast<std::size_t>(got));
-  for (std::size_t size = 0; (size = SizeOfFirst(rest)) >= kHead && size <= rest.size();) {
+  for (std::size_t size = 0; (size = MessageSize(rest)) >= kMessageHead && size <= rest.size();) {
     const char type = rest.front();
-    if (type == 'Z' && answered && size == kHead + 1 && rest[kHead] == 'I') {
+    if (type == 'Z' && answered && size == kMessageHead + 1 && rest[kMessageHead] == 'I') {
       answer.size += size;
       answer.alone = size == rest.size();
       return answer;
@@ -90,9 +78,9 @@ PlainAnswer LookForPlainAnswer(int socket) {
   return answer;
 }
 
-bool TakePlainAnswer(int socket, const PlainAnswer& answer) {
+bool TakePlainAnswer(int socket, std::size_t size) {
   char bytes[kLongestPlain];
-  return ::recv(socket, bytes, answer.size, MSG_DONTWAIT) == static_cast<ssize_t>(answer.size);
+  return ::recv(socket, bytes, size, MSG_DONTWAIT) == static_cast<ssize_t>(size);
 }
 
 AnswerReader::State AnswerReader::Read(int socket) {
@@ -118,15 +106,15 @@ AnswerReader::State AnswerReader::Read(int socket) {
 AnswerReader::State AnswerReader::Take() {
   std::string_view rest(unread_);
   std::size_t size = 0;
-  while ((size = SizeOfFirst(rest)) != 0) {
-    if (size < kHead || size > kLongestMessage) {
+  while ((size = MessageSize(rest)) != 0) {
+    if (size < kMessageHead || size > kLongestMessage) {
       error_ = "datanode sent a malformed answer";
       return State::kFailed;
     }
     if (size > rest.size()) {
       break;
     }
-    if (!TakeMessage(rest.front(), rest.substr(kHead, size - kHead))) {
+    if (!TakeMessage(rest.front(), rest.substr(kMessageHead, size - kMessageHead))) {
       return State::kFailed;
     }
     rest.remove_prefix(size);

@@ -1,5 +1,9 @@
-// What a server says in a startup, as bytes for libpq; in backends.
+// What a server says, as bytes; on any thread.
 #include "polarx_pooler/engine/server_messages.h"
+
+#include <arpa/inet.h>
+
+#include <cstring>
 
 namespace polarx {
 namespace {
@@ -40,5 +44,15 @@ void AppendKeyData(std::int32_t backend_pid, std::string* out) {
 }
 
 void AppendReady(std::string* out) { AppendMessage('Z', "I", out); }
+
+std::size_t MessageSize(std::string_view bytes) {
+  if (bytes.size() < kMessageHead) {
+    return 0;
+  }
+  std::uint32_t length;
+  std::memcpy(&length, bytes.data() + 1, sizeof(length));
+  length = ntohl(length);
+  return length < sizeof(length) ? kMessageHead - 1 : std::size_t{length} + 1;
+}
 
 }  // namespace polarx

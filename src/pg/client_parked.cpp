@@ -204,7 +204,7 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
   if (lease->reset_sent) {
     lease->reset_sent = false;
     lease->plain = true;
-    lease->broken = !TakePlainAnswer(PQsocket(lease->conn), {true, lease->answer_size});
+    lease->broken = !TakePlainAnswer(PQsocket(lease->conn), lease->answer_size);
     just_heard = lease->answer_is_new && !lease->broken;
   }
   if (!just_heard && !LeaseUsable(lease)) {

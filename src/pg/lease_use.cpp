@@ -1,6 +1,5 @@
 // A lease is taken into use for remote statements, brought to a stop and given back. In a backend,
 // on its only thread; nothing here raises an error.
-#include <arpa/inet.h>
 #include <libpq-fe.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -8,10 +7,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
+#include <string_view>
 
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
+#include "polarx_pooler/engine/server_messages.h"
 
 #include "lease_use.h"
 #include "remote_error.h"
@@ -73,19 +73,16 @@ void Synchronize(PolarxLease* lease, TimePoint deadline) {
 
 // Are these whole messages of those kinds that a datanode sends unasked? An error that nobody asked
 // for is its last word.
-bool WholeUnasked(const char* bytes, size_t size) {
-  constexpr size_t kHeader = 5;
-  while (size >= kHeader && (*bytes == 'A' || *bytes == 'N' || *bytes == 'S')) {
-    uint32 length;
-    memcpy(&length, bytes + 1, sizeof(length));
-    length = ntohl(length);
-    if (length < sizeof(length) || length >= size) {
+bool WholeUnasked(std::string_view bytes) {
+  while (!bytes.empty() &&
+         (bytes.front() == 'A' || bytes.front() == 'N' || bytes.front() == 'S')) {
+    const size_t size = MessageSize(bytes);
+    if (size < kMessageHead || size > bytes.size()) {
       return false;
     }
-    bytes += length + 1;
-    size -= length + 1;
+    bytes.remove_prefix(size);
   }
-  return size == 0;
+  return bytes.empty();
 }
 
 void ForgetTransaction(PolarxLease* lease) {
@@ -122,7 +119,7 @@ bool LeaseUsable(const PolarxLease* lease) noexcept {
     const auto size = static_cast<size_t>(got);
     whole = whole && size < sizeof(bytes);
     // Else libpq would take it for part of the next answer.
-    if (size == 0 || (whole && !WholeUnasked(bytes, size)) || PQconsumeInput(lease->conn) != 1) {
+    if (size == 0 || (whole && !WholeUnasked({bytes, size})) || PQconsumeInput(lease->conn) != 1) {
       return false;
     }
   }

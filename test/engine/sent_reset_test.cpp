@@ -79,7 +79,7 @@ TEST_F(SentResetTest, APlainAnswerIsTakenAndNoMore) {
   EXPECT_TRUE(answer.come);
   EXPECT_EQ(answer.size, kDone.size() + Ready().size());
   EXPECT_FALSE(answer.alone);
-  ASSERT_TRUE(TakePlainAnswer(ends_[0], answer));
+  ASSERT_TRUE(TakePlainAnswer(ends_[0], answer.size));
   EXPECT_EQ(Unread(), kZone);
 }
 
@@ -87,7 +87,7 @@ TEST_F(SentResetTest, SoIsOneWithRows) {
   Say(Message('T', "\0\0"sv) + Message('D', "\0\0"sv) + kDone + Ready());
   const PlainAnswer answer = LookForPlainAnswer(ends_[0]);
   EXPECT_TRUE(answer.alone);
-  ASSERT_TRUE(TakePlainAnswer(ends_[0], answer));
+  ASSERT_TRUE(TakePlainAnswer(ends_[0], answer.size));
   EXPECT_EQ(Unread(), "");
 }
 

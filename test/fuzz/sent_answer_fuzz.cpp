@@ -44,7 +44,7 @@ void Plain(std::string_view bytes) {
   const PlainAnswer answer = LookForPlainAnswer(ends[0]);
   Require(answer.come == !bytes.empty() && answer.size <= bytes.size(), "no more than has come");
   if (answer.size > 0) {
-    Require(TakePlainAnswer(ends[0], answer), "it can be taken");
+    Require(TakePlainAnswer(ends[0], answer.size), "it can be taken");
     Require(bytes.substr(answer.size - 6, 2) == std::string_view("Z\0", 2), "it ends with its end");
     if (bytes.substr(0, answer.size).find('I') == answer.size - 1) {  // else it may be empty
       Require(ReadAll(bytes.substr(0, answer.size), 1, false) == AnswerReader::State::kDone,

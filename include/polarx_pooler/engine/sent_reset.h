@@ -25,8 +25,8 @@ struct PlainAnswer {
 };
 // Looks, without waiting, and takes nothing.
 PlainAnswer LookForPlainAnswer(int socket);
-// Takes the answer that was looked at. False: the connection is broken.
-bool TakePlainAnswer(int socket, const PlainAnswer& answer);
+// Takes the answer of that size, which was looked at. False: the connection is broken.
+bool TakePlainAnswer(int socket, std::size_t size);
 
 // Reads any answer, to its last byte and what the datanode has said unasked behind it.
 class AnswerReader {

@@ -1,6 +1,8 @@
-// What a server says in a startup, as bytes for libpq; pure functions, called in backends.
+// What a server says, as bytes: to libpq in a startup, and where it is read without libpq. Pure
+// functions, on any thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -14,5 +16,11 @@ void AppendParameter(std::string_view name, std::string_view value, std::string*
 // The cancel key in it is 0: the true one stays with the pooler.
 void AppendKeyData(std::int32_t backend_pid, std::string* out);
 void AppendReady(std::string* out);  // outside a transaction
+
+// Type and length of a message, which its body follows.
+inline constexpr std::size_t kMessageHead = 5;
+// Size of the message at the front, head included, of which not all need have come; 0: its head has
+// not come; less than kMessageHead: it is none.
+std::size_t MessageSize(std::string_view bytes);
 
 }  // namespace polarx
