@@ -51,7 +51,6 @@ void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
   slot->retakes = slot->retakes_maintained = 0;
   slot->unparkable = false;
   slot->parked_since = TimePoint{};
-  slot->reset_sent = false;
   if (cells == nullptr || slot->pool->node->cell == nullptr) {
     return;
   }

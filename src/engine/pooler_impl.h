@@ -135,8 +135,9 @@ class Pooler::Impl : public PoolActions {
   void ExpirePings(TimePoint now);
   void FinishPing(std::uint64_t ping, const Status& status, double milliseconds, TimePoint now);
 
-  void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements, bool first_sent = false,
-             std::vector<std::string> verify = {}, std::string measure = {});
+  void RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
+             std::vector<std::string> verify = {}, std::string measure = {},
+             bool first_sent = false);
   void Send(const Slot& slot, Order order, TimePoint due = TimePoint{}) {
     workers_[static_cast<std::size_t>(slot.thread)]->Send(std::move(order));
     orders_due_ = std::min(orders_due_, due);

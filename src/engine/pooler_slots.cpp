@@ -35,7 +35,7 @@ void Pooler::Impl::Connect(Slot* slot) {
 }
 
 void Pooler::Impl::RunOn(Slot* slot, RunKind kind, std::vector<std::string> statements,
-                         bool first_sent, std::vector<std::string> verify, std::string measure) {
+                         std::vector<std::string> verify, std::string measure, bool first_sent) {
   const std::chrono::seconds timeout = book_.settings().pooler_dn_set_timeout;
   const TimePoint due = kind == RunKind::kReset ? Now() + kResetsWait : TimePoint{};
   Send(*slot,
@@ -63,14 +63,15 @@ void Pooler::Impl::Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) {
   if (measure) {
     measured_.insert(slot->id);
   }
-  RunOn(slot, RunKind::kReset, std::move(statements), kind == protocol::ReleaseKind::kResetSent,
-        std::move(verify_), measure ? MeasureStatement(slot->pool->memory_source) : "");
+  RunOn(slot, RunKind::kReset, std::move(statements), std::move(verify_),
+        measure ? MeasureStatement(slot->pool->memory_source) : "",
+        kind == protocol::ReleaseKind::kResetSent);
   verify_.clear();
 }
 
 void Pooler::Impl::Measure(Slot* slot) {
   measured_.insert(slot->id);
-  RunOn(slot, RunKind::kMemory, {}, false, {}, MeasureStatement(slot->pool->memory_source));
+  RunOn(slot, RunKind::kMemory, {}, {}, MeasureStatement(slot->pool->memory_source));
 }
 
 // A run that was to end with a measure has ended well.
