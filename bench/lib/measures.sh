@@ -14,19 +14,17 @@ record() {
   printf '%s;%s;%s;%s;%s;%s\n' "$variant" "$round" "${figures[@]}" >>"$work/raw.csv"
 }
 
-# loop DATABASE SESSIONS SQL [CONNECTION_OPTION]: a loop of polarx_bench; with CPU of the pooler
-# worker's main thread.
+# loop DATABASE SESSIONS SQL: a loop of polarx_bench; with CPU of the pooler worker's main thread.
 loop() {
-  "$bench/sql_load" loop "$coordinator dbname=$1 ${4:-}" "$2" "$slice" "$(worker_pid "$1")" \
+  "$bench/sql_load" loop "$coordinator dbname=$1 ${session_options:-}" "$2" "$slice" "$(worker_pid "$1")" \
     "SELECT * FROM $3"
 }
-# The loop's sessions park nothing: every lease comes over the socket.
-not_parked="options='-c pooler.park_leases=off'"
 # acquire DATABASE SESSIONS NODES [PAUSE_US [READ_ROW]], and the same over the socket;
 # connect CONNINFO [READ_ROW]
 acquire() { loop "$1" "$2" "bench_acquire('{$3}', ${5:-false}, START, SECONDS, ${4:-0})"; }
 acquire_over_socket() {
-  loop "$1" "$2" "bench_acquire('{$3}', ${5:-false}, START, SECONDS, ${4:-0})" "$not_parked"
+  local session_options="options='-c pooler.park_leases=off'"  # nothing is parked
+  acquire "$@"
 }
 connect() { loop bench 1 "bench_connect('$1', ${2:-false}, START, SECONDS)" | without_cpu; }
 without_cpu() { awk '{ print $1, $2, $3, "-" }'; }
