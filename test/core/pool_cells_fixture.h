@@ -23,6 +23,39 @@ class PoolCellsTest : public PoolBookTest {
   Slot* SlotOf(SessionId session) { return book_->FindLease(Lease(session)); }
   const NodeCell& CellOfNode() { return *book_->FindNode(kNode)->cell; }
 
+  void HoldToPark(SessionId session, RoleId role = kRole) {
+    AskWithCells(session, role);
+    ConnectAll();
+    ASSERT_EQ(held_[session].size(), 1u);
+    ASSERT_NE(SlotOf(session)->cell, nullptr);
+  }
+  parking::Parked Park(SessionId session, parking::State as = parking::State::kParked) {
+    LeaseCell* cell = SlotOf(session)->cell;
+    cell->sent_ms.store(parking::ClockMs(now_));
+    return parking::Park(cell, CellOfNode(), Lease(session), as);
+  }
+  parking::Retaken Retake(SessionId session) {
+    return parking::Retake(SlotOf(session)->cell, CellOfNode(), Lease(session));
+  }
+  // Each session parks one.
+  void ParkFor(SessionId sessions, RoleId role = kRole,
+               parking::State as = parking::State::kParked) {
+    for (SessionId session = 1; session <= sessions; ++session) {
+      HoldToPark(session, role);
+    }
+    for (SessionId session = 1; session <= sessions; ++session) {
+      ASSERT_EQ(Park(session, as), parking::Parked::kYes);
+    }
+  }
+  void Maintain() {
+    book_->Maintain(now_);
+    EndTurn();
+  }
+  void MaintainAfter(Duration time) {
+    Pass(time);
+    Maintain();
+  }
+
   std::array<NodeCell, kCellsOfAWorker> node_cells_;
   std::map<SessionId, std::array<LeaseCell, kCellsOfASession>> session_cells_;
 };

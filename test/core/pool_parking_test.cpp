@@ -13,39 +13,6 @@ using std::chrono::seconds;
 
 class PoolParkingTest : public PoolCellsTest {
  protected:
-  Parked Park(SessionId session, State as = State::kParked) {
-    return parking::Park(SlotOf(session)->cell, CellOfNode(), Lease(session), as);
-  }
-  Parked ParkBehindReset(SessionId session) {
-    SlotOf(session)->cell->sent_ms.store(parking::ClockMs(now_));
-    return Park(session, State::kResetSent);
-  }
-  Retaken Retake(SessionId session) {
-    return parking::Retake(SlotOf(session)->cell, CellOfNode(), Lease(session));
-  }
-  void HoldToPark(SessionId session, RoleId role = kRole) {
-    AskWithCells(session, role);
-    ConnectAll();
-    ASSERT_EQ(held_[session].size(), 1u);
-    ASSERT_NE(SlotOf(session)->cell, nullptr);
-  }
-  // Each session parks one.
-  void ParkFor(SessionId sessions, RoleId role = kRole) {
-    for (SessionId session = 1; session <= sessions; ++session) {
-      HoldToPark(session, role);
-    }
-    for (SessionId session = 1; session <= sessions; ++session) {
-      ASSERT_EQ(Park(session), Parked::kYes);
-    }
-  }
-  void Maintain() {
-    book_->Maintain(now_);
-    EndTurn();
-  }
-  void MaintainAfter(Duration time) {
-    Pass(time);
-    Maintain();
-  }
   // Of the row of kRole's pool on kNode: the number in that column.
   int Shown(std::size_t column) {
     book_->CountParked();

@@ -14,39 +14,14 @@ using std::chrono::seconds;
 
 class PoolRestedTest : public PoolCellsTest {
  protected:
-  void Hold(SessionId session) {
-    AskWithCells(session);
-    ConnectAll();
-    ASSERT_EQ(held_[session].size(), 1u);
-  }
-  Parked Park(SessionId session, State as) {
-    LeaseCell* cell = SlotOf(session)->cell;
-    cell->sent_ms.store(parking::ClockMs(now_));
-    return parking::Park(cell, CellOfNode(), Lease(session), as);
-  }
   // Each session has one parked behind its reset.
-  void ParkFor(SessionId sessions) {
-    for (SessionId session = 1; session <= sessions; ++session) {
-      Hold(session);
-    }
-    for (SessionId session = 1; session <= sessions; ++session) {
-      ASSERT_EQ(Park(session, State::kResetSent), Parked::kYes);
-    }
-  }
-  Retaken Retake(SessionId session) {
-    return parking::Retake(SlotOf(session)->cell, CellOfNode(), Lease(session));
-  }
-  void MaintainAfter(Duration time) {
-    Pass(time);
-    book_->Maintain(now_);
-    EndTurn();
-  }
+  void RestFor(SessionId sessions) { ParkFor(sessions, kRole, State::kResetSent); }
   int Idle() { return PoolOf(kNode, kRole)->count(SlotState::kIdle); }
 };
 
 TEST_F(PoolRestedTest, WhoTakesItKnowsThatTheAnswerIsUnread) {
   Open();
-  ParkFor(2);
+  RestFor(2);
   AskWithCells(3);
   EXPECT_EQ(last_reset_, ReleaseKind::kResetSent);
   FinishResets();
@@ -57,14 +32,14 @@ TEST_F(PoolRestedTest, WhoTakesItKnowsThatTheAnswerIsUnread) {
 
 TEST_F(PoolRestedTest, SoDoesWhoGetsItByAMessage) {
   Open();
-  Hold(1);
+  HoldToPark(1);
   GiveBack(1, ReleaseKind::kResetSent);
   EXPECT_EQ(last_reset_, ReleaseKind::kResetSent);
 }
 
 TEST_F(PoolRestedTest, SoDoesWhoGetsItBecauseTheSessionEnds) {
   Open();
-  ParkFor(1);
+  RestFor(1);
   book_->Abandon(1, Lease(1), now_);
   EXPECT_EQ(resetting_.size(), 1u);
   EXPECT_EQ(last_reset_, ReleaseKind::kResetSent);
@@ -74,7 +49,7 @@ TEST_F(PoolRestedTest, SoDoesWhoGetsItBecauseTheSessionEnds) {
 TEST_F(PoolRestedTest, TheMemoryCheckReadsItFirst) {
   settings_.pool_session_context_check_gap = seconds(10);
   Open();
-  ParkFor(1);
+  RestFor(1);
   Pass(seconds(10));
   EndTurn();
   EXPECT_EQ(measuring_.size(), 1u);
@@ -84,7 +59,7 @@ TEST_F(PoolRestedTest, TheMemoryCheckReadsItFirst) {
 TEST_F(PoolRestedTest, ARequestTakesWhatHasRestedBeforeAnotherIsOpened) {
   settings_.max_pool_size = 8;
   Open();
-  ParkFor(2);
+  RestFor(2);
   const int before = connects_;
   AskWithCells(3);
   EXPECT_EQ(connects_, before + 1) << "these may be wanted again at once";
@@ -100,7 +75,7 @@ TEST_F(PoolRestedTest, ARequestTakesWhatHasRestedBeforeAnotherIsOpened) {
 TEST_F(PoolRestedTest, WhatWasTakenAgainHasNotRested) {
   settings_.max_pool_size = 8;
   Open();
-  ParkFor(1);
+  RestFor(1);
   const int before = connects_;
   Pass(milliseconds(5));
   ASSERT_EQ(Retake(1), Retaken::kYes);
@@ -113,7 +88,7 @@ TEST_F(PoolRestedTest, WhatWasTakenAgainHasNotRested) {
 TEST_F(PoolRestedTest, WhatIsParkedAsItIsDoesNotRest) {
   settings_.max_pool_size = 8;
   Open();
-  Hold(1);
+  HoldToPark(1);
   ASSERT_EQ(Park(1, State::kParked), Parked::kYes);
   const int before = connects_;
   Pass(seconds(1));
@@ -126,7 +101,7 @@ TEST_F(PoolRestedTest, TheReserveComesFromWhatHasRested) {
   settings_.max_pool_size = 8;
   settings_.min_free_size = 1;
   Open();
-  ParkFor(2);
+  RestFor(2);
   ConnectAll();
   ASSERT_EQ(Idle(), 1);
   const int before = connects_;
@@ -140,7 +115,7 @@ TEST_F(PoolRestedTest, TheReserveComesFromWhatHasRested) {
 
 TEST_F(PoolRestedTest, MaintenanceGivesBackWhatIsNotUsed) {
   Open();
-  ParkFor(2);
+  RestFor(2);
   MaintainAfter(seconds(1));
   EXPECT_TRUE(taken_.empty());
   ASSERT_EQ(Retake(2), Retaken::kYes);
@@ -153,7 +128,7 @@ TEST_F(PoolRestedTest, MaintenanceGivesBackWhatIsNotUsed) {
 TEST_F(PoolRestedTest, TheTimeThatItIsParkedCountsForNoHold) {
   Open();
   for (const bool taken : {true, false}) {
-    Hold(1);
+    HoldToPark(1);
     SlotOf(1)->cell->held_us.store(1000);
     ASSERT_EQ(Park(1, State::kResetSent), Parked::kYes);
     Pass(seconds(5));
@@ -174,8 +149,8 @@ TEST_F(PoolRestedTest, TheTimeThatItIsParkedCountsForNoHold) {
 
 TEST_F(PoolRestedTest, SessionsGoOnWhileARequestWaitsForAReset) {
   Open();
-  Hold(1);
-  Hold(2);
+  HoldToPark(1);
+  HoldToPark(2);
   GiveBack(1);
   AskWithCells(3);  // gets that one
   EXPECT_TRUE(held_[3].empty());
@@ -189,8 +164,8 @@ TEST_F(PoolRestedTest, SessionsGoOnWhileARequestWaitsForAReset) {
 
 TEST_F(PoolRestedTest, WhereTheResetTakesTooLongTheyAreTold) {
   Open();
-  Hold(1);
-  Hold(2);
+  HoldToPark(1);
+  HoldToPark(2);
   GiveBack(1);
   AskWithCells(3);
   Pass(seconds(1));
@@ -216,7 +191,7 @@ TEST_F(PoolRestedTest, SessionsSeeHowManyAreIdle) {
 // A ticket is not tied to the connect that it caused.
 TEST_F(PoolRestedTest, SoTheyAreWhereAConnectTakesTooLong) {
   Open();
-  Hold(1);
+  HoldToPark(1);
   AskWithCells(2);
   ASSERT_EQ(connecting_.size(), 1u);
   EXPECT_EQ(CellOfNode().waiting.load(), 0u);
@@ -232,7 +207,7 @@ TEST_F(PoolRestedTest, SoTheyAreWhereAConnectTakesTooLong) {
 TEST_F(PoolRestedTest, AConnectThatTakesTooLongIsNotMadeTwice) {
   settings_.max_pool_size = 8;
   Open();
-  Hold(1);
+  HoldToPark(1);
   AskWithCells(2);
   const int connects = connects_;
   Pass(seconds(1));
@@ -246,8 +221,8 @@ TEST_F(PoolRestedTest, AConnectThatTakesTooLongIsNotMadeTwice) {
 
 TEST_F(PoolRestedTest, WhereTheResetFailsTheyAreTold) {
   Open();
-  Hold(1);
-  Hold(2);
+  HoldToPark(1);
+  HoldToPark(2);
   GiveBack(1);
   AskWithCells(3);
   ASSERT_EQ(Park(2, State::kResetSent), Parked::kYes);

@@ -27,6 +27,17 @@ class PoolTimersTest : public PoolBookTest {
     EndTurn();
     ConnectAll();
   }
+  // The one lease of a pool that keeps one open has expired; its replacement is being opened.
+  void HoldUntilExpired() {
+    settings_.min_pool_size = 1;
+    settings_.max_pool_size = 8;
+    OpenOne();
+    Hold(1);
+    while (recalled_.empty()) {
+      PassUntilDue();
+    }
+    ASSERT_EQ(connecting_.size(), 1u);
+  }
   std::uint64_t expired() { return pool()->counters.closed_lifetime; }
 };
 
@@ -97,16 +108,8 @@ TEST_F(PoolTimersTest, WhatNobodyNeedsIsNotReplaced) {
 }
 
 TEST_F(PoolTimersTest, AnExpiredLeaseIsRecalledAndReplacedBeforeItIsGivenBack) {
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 8;
-  OpenOne();
-  Hold(1);
-  const LeaseId lease = held_[1].front();
-  while (recalled_.empty()) {
-    PassUntilDue();
-  }
-  EXPECT_EQ(recalled_, std::vector<LeaseId>{lease});
-  EXPECT_FALSE(connecting_.empty());
+  HoldUntilExpired();
+  EXPECT_EQ(recalled_, std::vector<LeaseId>{held_[1].front()});
   ConnectAll();
   EXPECT_EQ(idle(), 1);
   GiveBack(1);
@@ -117,14 +120,7 @@ TEST_F(PoolTimersTest, AnExpiredLeaseIsRecalledAndReplacedBeforeItIsGivenBack) {
 }
 
 TEST_F(PoolTimersTest, AnExpiredLeaseThatIsGivenBackServesUntilItsReplacementIsReady) {
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 8;
-  OpenOne();
-  Hold(1);
-  while (recalled_.empty()) {
-    PassUntilDue();
-  }
-  ASSERT_EQ(connecting_.size(), 1u);
+  HoldUntilExpired();
   GiveBack(1);
   FinishResets();
   EXPECT_EQ(expired(), 0u) << "nothing else is open";
@@ -141,14 +137,7 @@ TEST_F(PoolTimersTest, AnExpiredLeaseThatIsGivenBackServesUntilItsReplacementIsR
 }
 
 TEST_F(PoolTimersTest, AnExpiredLeaseClosesAtItsEndThoughItsReplacementHangs) {
-  settings_.min_pool_size = 1;
-  settings_.max_pool_size = 8;
-  OpenOne();
-  Hold(1);
-  while (recalled_.empty()) {
-    PassUntilDue();
-  }
-  ASSERT_EQ(connecting_.size(), 1u);
+  HoldUntilExpired();
   GiveBack(1);
   FinishResets();
   ASSERT_EQ(idle(), 1);

@@ -3,7 +3,7 @@
 
 use strict;
 use warnings;
-use PolarxPooler;
+use PolarxPooler qw(:DEFAULT literal on execute);
 use Test::More;
 
 my $coord = start_coordinator(park => 1, conf => <<'END');
@@ -24,9 +24,6 @@ add_holders($coord, 1, 'dn1');
 value($coord, 'CREATE EXTENSION polarx_pooler_example');
 my ($s, $watch) = map { session($coord) } 1 .. 2;
 
-sub literal { my ($text) = @_; $text =~ s/'/''/g; return "'$text'"; }
-sub on { my ($node, $sql) = @_; return sprintf q{SELECT v FROM pooler.query('%s', %s) AS r(v text)}, $node, literal($sql); }
-sub execute { my ($node, $sql) = @_; return sprintf q{SELECT pooler.exec('%s', %s)}, $node, literal($sql); }
 sub pid_on { return on($_[0], 'SELECT pg_backend_pid()'); }
 
 # Requests that pooler workers have had, and what they have counted for the node.

@@ -3,7 +3,7 @@
 
 use strict;
 use warnings;
-use PolarxPooler;
+use PolarxPooler qw(:DEFAULT literal on execute);
 use PolarxProxy;
 use Test::More;
 use Time::HiRes qw(time);
@@ -23,9 +23,6 @@ value($coord, 'CREATE EXTENSION polarx_pooler_example');
 my ($s, $watch) = map { session($coord) } 1 .. 2;
 my $offset;
 
-sub literal { my ($text) = @_; $text =~ s/'/''/g; return "'$text'"; }
-sub on { my ($node, $sql) = @_; return sprintf q{SELECT v FROM pooler.query('%s', %s) AS r(v text)}, $node, literal($sql); }
-sub execute { my ($node, $sql) = @_; return sprintf q{SELECT pooler.exec('%s', %s)}, $node, literal($sql); }
 # A borrower runs a statement and gives the connection back as clean; its process id.
 sub borrow { my ($node, $sql) = @_; return sprintf q{SELECT example_leave_open('%s', 'done', %s)}, $node, literal($sql); }
 my $pid_of = on('dn1', 'SELECT pg_backend_pid()');

@@ -37,10 +37,16 @@ our @EXPORT = qw(
   add_holders hold stat_lines_pass rests
   ended crashed_by
 );
+our @EXPORT_OK = qw(literal on execute);
 
 my $kPooled =
   "backend_type = 'client backend' AND application_name LIKE 'polarx\\_pooler%'";
 my @servers;
+
+# SQL text: a literal; one value of text from a node; a statement on a node.
+sub literal { my ($text) = @_; $text =~ s/'/''/g; return "'$text'"; }
+sub on { my ($node, $sql) = @_; return sprintf q{SELECT v FROM pooler.query('%s', %s) AS r(v text)}, $node, literal($sql); }
+sub execute { my ($node, $sql) = @_; return sprintf q{SELECT pooler.exec('%s', %s)}, $node, literal($sql); }
 
 # The superuser of every server made here: the operating system's user.
 sub me { return scalar getpwuid($<); }
