@@ -126,8 +126,7 @@ void Pooler::Impl::ReadSession(Session* session) {
                     " broke the protocol of the pooler and is disconnected",
                 status.message());
     }
-    poller_.Remove(session->socket.get());
-    hung_up_.push_back(session->id);
+    hung_up_.push_back(session->id);  // and removed in this turn
   }
 }
 
@@ -242,6 +241,7 @@ void Pooler::Impl::EndSession(Session* session, TimePoint now) {
   }
   for (LeaseId lease : std::exchange(session->leases, {})) {
     book_.Abandon(session->id, lease, now);
+    orders_due_ = TimePoint{};  // there is no session whose next steps a reset could delay
   }
 }
 

@@ -69,7 +69,8 @@ void Pooler::Impl::Admit(UniqueFd socket, TimePoint now) {
   }
   unattached_.emplace_back(now + kAttachLimit, id);
   attach_questions_.push_back({.session = id, .pid = peer.pid});
-  sessions_.emplace(id, std::move(session));
+  Session* admitted = sessions_.emplace(id, std::move(session)).first->second.get();
+  ReadSession(admitted);  // as a rule its first request has come with it
 }
 
 // Others are hung up on without a word, however many knock.
@@ -123,14 +124,18 @@ bool Pooler::Impl::TurnAway(TimePoint now) {
   return told;
 }
 
-// Clients that connect and say nothing would use up descriptors.
+// Clients that connect and say nothing would use up descriptors. Nobody wakes for the others' time.
 void Pooler::Impl::DropSilent(TimePoint now) {
-  while (!unattached_.empty() && unattached_.front().first <= now) {
-    Session* session = FindSession(unattached_.front().second);
-    unattached_.pop_front();
-    if (session != nullptr && session->stage != Session::Stage::kAttached) {
-      EndSession(session, now);
+  for (; !unattached_.empty(); unattached_.pop_front()) {
+    const auto [time_is_over, id] = unattached_.front();
+    Session* session = FindSession(id);
+    if (session == nullptr || session->stage == Session::Stage::kAttached) {
+      continue;
     }
+    if (time_is_over > now) {
+      return;
+    }
+    EndSession(session, now);
   }
 }
 

@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <span>
 
 #include "fake/fake_datanode.h"
 #include "polarx_pooler/engine/adopt.h"
@@ -49,6 +50,7 @@ class PoolerTest : public ::testing::Test {
     config.worker_threads = threads;
     config.listener = Listen();
     config.user = user_;
+    config.node_cells = node_cells_;
     Result<std::unique_ptr<Pooler>> pooler = Pooler::Start(std::move(config), settings_);
     ASSERT_TRUE(pooler.ok());
     pooler_ = std::move(pooler.value());
@@ -68,7 +70,7 @@ class PoolerTest : public ::testing::Test {
     pooler_->Receive(now);
     AttachQuestion attach;
     while (pooler_->NextAttach(&attach)) {
-      pooler_->AnswerAttach(attach.session, Status::Ok(), "tester");
+      pooler_->AnswerAttach(attach.session, Status::Ok(), "tester", lease_cells_);
     }
     MappingQuestion question;
     while (pooler_->NextMapping(&question)) {
@@ -177,6 +179,8 @@ class PoolerTest : public ::testing::Test {
   std::string directory_;
   uid_t user_ = geteuid();  // whose processes the pooler lets in
   Settings settings_;
+  std::span<NodeCell> node_cells_;    // none: leases have no cells
+  LeaseCell* lease_cells_ = nullptr;  // of the next session
   std::unique_ptr<Pooler> pooler_;
 };
 
