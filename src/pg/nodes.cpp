@@ -43,16 +43,36 @@ int CompareNames(const void* left, const void* right) {
   return strcmp(static_cast<const NodeRef*>(left)->name, static_cast<const NodeRef*>(right)->name);
 }
 
-const ForeignServer* DatanodeByName(const char* name) {
-  const ForeignServer* server = GetForeignServerByName(name, false);
-  const ForeignDataWrapper* wrapper = GetForeignDataWrapper(server->fdwid);
-  if (!IsWrapperOfNodes(wrapper->fdwname)) {
-    ereport(ERROR,
-            (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("server \"%s\" is not a datanode", name),
-             errdetail("Its foreign-data wrapper is \"%s\".", wrapper->fdwname),
-             errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
+[[noreturn]] void ThrowNotADatanode(const char* name, const char* wrapper) {
+  ereport(ERROR,
+          (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("server \"%s\" is not a datanode", name),
+           errdetail("Its foreign-data wrapper is \"%s\".", wrapper),
+           errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
+  pg_unreachable();
+}
+
+// By one look into each of two catalogs: for a new session looks are dear.
+void FindDatanode(const char* name, NodeRef* node) {
+  HeapTuple server = SearchSysCache1(FOREIGNSERVERNAME, CStringGetDatum(name));
+  if (!HeapTupleIsValid(server)) {
+    (void)get_foreign_server_oid(name, false);  // says so
   }
-  return server;
+  const auto* form = reinterpret_cast<Form_pg_foreign_server>(GETSTRUCT(server));
+  node->id = form->oid;
+  strlcpy(node->name, NameStr(form->srvname), NAMEDATALEN);
+  HeapTuple wrapper =
+      SearchSysCache1(FOREIGNDATAWRAPPEROID, ObjectIdGetDatum(form->srvfdw));
+  ReleaseSysCache(server);
+  if (!HeapTupleIsValid(wrapper)) {
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                    errmsg("foreign-data wrapper of server \"%s\" does not exist", name)));
+  }
+  NameData wrapper_name =
+      reinterpret_cast<Form_pg_foreign_data_wrapper>(GETSTRUCT(wrapper))->fdwname;
+  ReleaseSysCache(wrapper);
+  if (!IsWrapperOfNodes(NameStr(wrapper_name))) {
+    ThrowNotADatanode(name, NameStr(wrapper_name));
+  }
 }
 
 }  // namespace
@@ -75,10 +95,10 @@ void ClientResolveNode(const char* name, NodeRef* node) {
   if (known->role != GetUserId() || known->epoch != ClientCatalogEpoch() ||
       strcmp(known->node.name, name) != 0) {
     const uint64 epoch = ClientCatalogEpoch();
-    const ForeignServer* server = DatanodeByName(name);
-    CheckUsage(server->serverid, name);
-    known->node.id = server->serverid;
-    strlcpy(known->node.name, server->servername, NAMEDATALEN);
+    NodeRef found;
+    FindDatanode(name, &found);
+    CheckUsage(found.id, name);
+    known->node = found;
     known->role = GetUserId();
     known->epoch = epoch;
   }
@@ -87,7 +107,9 @@ void ClientResolveNode(const char* name, NodeRef* node) {
 
 Oid ClientFindNode(const char* name) {
   RegistryRequire();
-  return DatanodeByName(name)->serverid;
+  NodeRef found;
+  FindDatanode(name, &found);
+  return found.id;
 }
 
 NodeRef* ClientAllNodes(int* count) {
