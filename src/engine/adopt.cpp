@@ -238,8 +238,8 @@ Status Connect(const std::string& answer, TimePoint deadline, OwnedConnection* s
 
 }  // namespace
 
-Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
-                                const protocol::Parameters& parameters, Duration limit) {
+Result<PGconn*> StartConnection(std::int32_t backend_pid, const protocol::Parameters& parameters,
+                                Duration limit) {
   if (!OpenPlaceholder()) {
     return AdoptError("no placeholder", errno);
   }
@@ -256,6 +256,16 @@ Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
   if (!status.ok()) {
     return status;
   }
+  return conn.release();
+}
+
+Result<PGconn*> AdoptConnection(UniqueFd fd, std::int32_t backend_pid,
+                                const protocol::Parameters& parameters, Duration limit) {
+  const Result<PGconn*> started = StartConnection(backend_pid, parameters, limit);
+  if (!started.ok()) {
+    return started.status();
+  }
+  OwnedConnection conn(started.value());
   // libpq relies on it, whoever opened the connection.
   if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0 || !PutUnder(conn.get(), fd.get())) {
     return AdoptError("its descriptor cannot be used", errno);

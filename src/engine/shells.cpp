@@ -32,6 +32,9 @@ struct Defaults {
 };
 Defaults defaults;
 
+// Of MakeSpares, and not used yet.
+std::vector<PGconn*> spares;
+
 std::size_t ResultSize(PGconn* conn) {
   PGresult* result = PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
   const std::size_t size = PQresultMemorySize(result);
@@ -112,8 +115,23 @@ Shell::~Shell() { PQfinish(conn); }
 
 Shells::~Shells() { Clear(); }
 
+void Shells::MakeSpares(int count, Duration limit) noexcept {
+  try {
+    for (int i = 0; i < count; ++i) {
+      const Result<PGconn*> made = StartConnection(0, {}, limit);
+      if (!made.ok()) {
+        return;
+      }
+      NoteDefaults(made.value());
+      spares.push_back(made.value());
+    }
+  } catch (...) {
+    // Children make their own.
+  }
+}
+
 Result<Shell*> Shells::Adopt(UniqueFd fd, Lent lent, Duration limit) {
-  while (std::unique_ptr<Shell> shell = TakeKept(lent)) {
+  while (std::unique_ptr<Shell> shell = TakeOne(lent)) {
     const bool same = shell->as_new && shell->lent.slot == lent.slot &&
                       shell->lent.parameters->id == lent.parameters->id;
     if ((same || Renew(shell.get(), lent)) && ::fcntl(fd.get(), F_SETFL, O_NONBLOCK) == 0 &&
@@ -133,6 +151,22 @@ Result<Shell*> Shells::Adopt(UniqueFd fd, Lent lent, Duration limit) {
   shell->lent = std::move(lent);
   NoteDefaults(shell->conn);
   return shell.release();
+}
+
+std::unique_ptr<Shell> Shells::TakeOne(const Lent& lent) {
+  std::unique_ptr<Shell> kept = TakeKept(lent);
+  return kept != nullptr ? std::move(kept) : TakeSpare();
+}
+
+// Nobody has used it; what it needs of its slot, Renew tells it.
+std::unique_ptr<Shell> Shells::TakeSpare() {
+  if (spares.empty() || !Open()) {
+    return nullptr;
+  }
+  auto shell = std::make_unique<Shell>();
+  shell->conn = spares.back();
+  spares.pop_back();
+  return PutUnder(shell->conn, inside_.get()) ? std::move(shell) : nullptr;
 }
 
 // Best the one that served the same slot. Those of an earlier attachment are of no use any more.

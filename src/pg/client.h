@@ -69,6 +69,10 @@ struct PolarxLease {
 
 namespace polarx {
 
+// In the postmaster, while it loads the library: makes what the first acquire of a session would
+// have to make, where that leaves descriptors enough.
+void ClientMakeSpares() noexcept;
+
 // One node in a request; name for messages.
 struct NodeRef {
   Oid id;

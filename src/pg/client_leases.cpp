@@ -1,6 +1,7 @@
 // The leases of a backend: their list, cancel, giving back, and what becomes of them when the
 // backend exits; on its only thread.
 #include <libpq-fe.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -227,6 +228,16 @@ Shells* ClientShells() {
   alignas(Shells) static char memory[sizeof(Shells)];
   static Shells* const shells = new (memory) Shells;  // never destroyed: the process ends first
   return shells;
+}
+
+void ClientMakeSpares() noexcept {
+  constexpr int kSpares = 4;            // nodes that many sessions are content with
+  constexpr rlim_t kEnoughFiles = 256;  // the server starts only if it can have 58 to itself
+  rlimit limit{};
+  if (max_files_per_process >= static_cast<int>(kEnoughFiles) &&
+      ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= kEnoughFiles) {
+    Shells::MakeSpares(kSpares, std::chrono::seconds(1));
+  }
 }
 
 void ClientCountShells() noexcept {

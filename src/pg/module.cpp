@@ -1,5 +1,6 @@
 // The library is set up here when a process loads it; in the postmaster while preloading, else in
 // the backend that first needs it.
+#include "client.h"
 #include "guc.h"
 #include "launcher.h"
 #include "lease_count.h"
@@ -23,5 +24,6 @@ void _PG_init(void) {
     polarx::LeaseCountReserve();
     polarx::RegisterLauncher();
     polarx::InstallUtilityHook();
+    polarx::ClientMakeSpares();
   }
 }

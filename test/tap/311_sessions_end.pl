@@ -11,7 +11,9 @@ my $stopped;    # process to be continued, come what may
 END { kill 'CONT', $stopped if $stopped; }
 
 # No time-out of the pooler's is short enough to help.
+# With so few files the server makes no PGconns in advance: each session makes its own.
 my $coord = start_coordinator(conf => <<'END');
+max_files_per_process = 200
 pooler.min_pool_size = 0
 pooler.min_free_size = 0
 pooler.pooler_dn_set_timeout = 60s

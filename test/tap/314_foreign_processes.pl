@@ -14,7 +14,9 @@ use Test::More;
 my $stopped;    # process to be continued, come what may
 END { kill 'CONT', $stopped if $stopped; }
 
+# With so few files the server makes no PGconns in advance: each session makes its own.
 my $coord = start_coordinator(conf => <<'END');
+max_files_per_process = 200
 pooler.min_pool_size = 0
 pooler.min_free_size = 0
 pooler.pooler_connect_timeout = 3s

@@ -37,7 +37,9 @@ sub connects { my ($count, $to, $say) = @_; return join ' ', "connect $count", m
 sub hears { my $heard = stranger("hear $kLongest"); stranger('close'); return $heard; }
 
 # --- the servers ------------------------------------------------------------------------------------
+# With so few files the server makes no PGconns in advance: each session makes its own.
 my $coord = start_coordinator(conf => <<'END');
+max_files_per_process = 200
 pooler.min_pool_size = 0
 pooler.min_free_size = 0
 END

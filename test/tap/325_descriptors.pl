@@ -160,4 +160,25 @@ is_deeply([ left_open($worker, grep { $_->[1] =~ /^(?:socket:|anon_inode:)/ } op
 	'... and so are all sockets of the pooler worker');
 $s->ask('ROLLBACK');
 $s->quit();
+
+# Where there are enough of them the server makes PGconns in advance, for the first hand-outs of each
+# session: four. Where there are just enough for the server it starts all the same.
+start_with(3000, 3000);
+value($coord, 'CREATE EXTENSION polarx_pooler_example');
+$s = session($coord);
+$child = child_of($s);
+is(scalar(grep { /^socket:/ } keys %$child), scalar(grep { /^socket:/ } keys %$inherited), 'with PGconns made in advance a child inherits nothing either');
+my $listens = $coord->basedir . '/listens';
+$s->ask("SELECT misuse_stall_listen('$listens'); BEGIN");
+is($s->ask($one), 'SELECT 1', 'the first hand-out of a session makes no PGconn');
+hold($s, 'dn1', 1, 3);
+ok(!-e $listens, '... nor do three more');
+$s->tell("SET LOCAL ROLE h4; $one");
+wait_for('a PGconn that is made', sub { -e $listens });
+unlink $listens;
+is(join('', $s->hear()), 'SELECT 1', '... the fifth does');
+$s->quit();
+$coord->append_conf('postgresql.conf', 'max_files_per_process = 64');
+start_with(3000, 3000);
+is(value($coord, $one), 'SELECT 1', 'a server that may have 64 files starts');
 finish();

@@ -13,6 +13,10 @@
 
 namespace polarx {
 
+// A new PGconn as AdoptConnection makes it, but with nobody at its other end; the caller's.
+Result<PGconn*> StartConnection(std::int32_t backend_pid, const protocol::Parameters& parameters,
+                                Duration limit);
+
 // A new PGconn that speaks over `fd`: CONNECTION_OK, idle, blocking mode, with `parameters` and
 // `backend_pid` as the datanode's own. Works like this: libpq connects to a listener of this
 // function's own (abstract name of 128 random bits, peers of another pid turned away), which plays

@@ -46,11 +46,17 @@ class Shells {
   Shells(const Shells&) = delete;
   Shells& operator=(const Shells&) = delete;
 
+  // Before this process forks: makes `count` PGconns, within `limit` each. They are had by every
+  // child, whose first adoptions that find none kept use them: a tenth of the cost of making one.
+  // What cannot be made is left out. Each takes a descriptor of every child, used or not.
+  static void MakeSpares(int count, Duration limit) noexcept;
+
   // A PGconn that speaks over `fd`, as AdoptConnection describes it: one that has been kept, if it
-  // was last used for the same pool, else a new one, within `limit`. It is the caller's until
-  // Detach. Nothing of the last borrower is left in a kept one: unless it served the same slot and
-  // still looks as it was lent, libpq itself is led through an empty query whose answer carries the
-  // new process id and parameter values. Who often takes turns among a few slots gets one for each.
+  // was last used for the same pool, or a spare one, else a new one, within `limit`. It is the
+  // caller's until Detach. Nothing of the last borrower is left in a kept one: unless it served the
+  // same slot and still looks as it was lent, libpq itself is led through an empty query whose
+  // answer carries the new process id and parameter values. Who often takes turns among a few slots
+  // gets one for each.
   Result<Shell*> Adopt(UniqueFd fd, Lent lent, Duration limit);
 
   // Takes the descriptor away, so that nothing libpq says reaches the datanode any more; `shell` is
@@ -75,6 +81,8 @@ class Shells {
   std::size_t descriptors() const { return kept_.size() + (outside_ ? 2 : 0); }
 
  private:
+  std::unique_ptr<Shell> TakeOne(const Lent& lent);
+  std::unique_ptr<Shell> TakeSpare();
   std::unique_ptr<Shell> TakeKept(const Lent& lent);
   bool MayMakeAnother(std::uint64_t pool);
   bool Renew(Shell* shell, const Lent& lent);
