@@ -112,9 +112,7 @@ void Pooler::Impl::ReadSession(Session* session) {
   std::vector<protocol::Request> requests;
   const Status status = session->Receive(&requests);
   for (protocol::Request& request : requests) {
-    if (session->stage == Session::Stage::kAttached) {
-      NoteMappings(request);
-    }
+    NoteMappings(request);  // before the attach is answered: the first acquire comes with it
     const bool first = std::holds_alternative<protocol::Release>(request) ||
                        std::holds_alternative<protocol::Cancel>(request);
     (first ? first_ : second_).push_back({session->id, std::move(request)});

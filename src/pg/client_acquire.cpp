@@ -136,25 +136,32 @@ void NoteHandOut(Duration took) noexcept {
   hand_out_time = (3 * hand_out_time + std::min(took, 4 * hand_out_time)) / 4;
 }
 
-// The reply is a Granted afterwards, in the attachment.
+// The reply is a Granted afterwards, in the attachment. The first one goes out with the attach.
 void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
+  const TimePoint deadline = ClientAttachDeadline();
   ErrorText error;
-  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
-    const Attachment* attachment = ClientAttach(false);
+  for (int attempt = 0; attempt < kMostAttempts;) {
+    const Attachment* attachment = ClientBeginAttach(deadline);
+    const bool attached = attachment->confirmed;
     Count(wanted, count, attachment->generation);
     const uint32 request = ClientNextRequest();
     const TimePoint begin = Now();
-    if (!SendAcquire(request, sets, wanted, count)) {
+    const bool sent = SendAcquire(request, sets, wanted, count);
+    if (!attached && !ClientFinishAttach(deadline)) {
       continue;
     }
-    switch (ClientAwait(request, kNever, &error)) {
+    switch (sent ? ClientAwait(request, kNever, &error) : Awaited::kGone) {
       case Awaited::kReply:
-        NoteHandOut(Now() - begin);
+        ClientFreeCells(ClientAttachment());
+        if (attached) {
+          NoteHandOut(Now() - begin);
+        }
         return;
       case Awaited::kFailed:
         ThrowError(&error);
       case Awaited::kGone:
       case Awaited::kTimeout:
+        ++attempt;
         break;
     }
   }

@@ -74,7 +74,7 @@ void WaitForWorker(TimePoint deadline, WorkerEntry* entry) {
   }
 }
 
-// Connects and sends the attach. On success `attachment` stands, unconfirmed.
+// Connects and queues the attach. On success `attachment` stands, unconfirmed.
 bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) noexcept {
   try {
     Result<std::optional<PoolerClient>> channel = PoolerClient::Connect(path, entry->pid);
@@ -91,12 +91,8 @@ bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) n
     attachment->lease_cells = LeaseCellsOf(MyBackendId);
     attachment->node_cells = NodeCellsOf(FindBackend(entry->pid, &database, &role));
     ReserveExternalFD();
-    const protocol::Attach attach{.version = protocol::kVersion, .generation = entry->generation};
-    if (const Status sent = attachment->channel.Send(attach); !sent.ok()) {
-      KeepError(sent, error);
-      ClientHangUp();
-      return false;
-    }
+    attachment->channel.Queue(
+        protocol::Attach{.version = protocol::kVersion, .generation = entry->generation});
     return true;
   } catch (...) {
     KeepOutOfMemory(error);
@@ -113,69 +109,80 @@ void OpenWaitSet() {
   AddWaitEventToSet(set, WL_SOCKET_READABLE, attachment->channel.fd(), nullptr, nullptr);
 }
 
-// True: attached. False: *error says why not, and it may work with another look at the registry.
-bool TryAttach(const WorkerEntry* entry, TimePoint deadline, ErrorText* error) {
-  char path[MAXPGPATH];
-  RegistrySocketPath(MyDatabaseId, path, sizeof(path));
-  if (!OpenChannel(path, entry, error)) {
-    return false;
+// Before another look at the registry, which may not know yet that the worker has ended, or while
+// its backlog is full.
+void WaitToTryAgain(TimePoint deadline, const ErrorText* error) {
+  if (Now() >= deadline) {
+    ThrowError(error);
   }
-  OpenWaitSet();
-  switch (ClientAwait(0, deadline, error)) {
-    case Awaited::kReply:
-      attachment->confirmed = true;
-      ClientFreeCells(attachment->lease_cells);
-      return true;
-    case Awaited::kFailed:
-      ClientHangUp();
-      if (strcmp(error->sqlstate, sqlstate::kCannotConnectNow) != 0) {
-        ThrowError(error);
-      }
-      return false;
-    case Awaited::kGone:
-      KeepPlainError(sqlstate::kCannotConnectNow, "pooler closed the connection", error);
-      return false;
-    case Awaited::kTimeout:
-      ClientHangUp();
-      KeepPlainError(sqlstate::kCannotConnectNow,
-                     "pooler did not answer within pooler.pooler_connect_timeout", error);
-      return false;
-  }
-  return false;
+  (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
+                  PG_WAIT_EXTENSION);
+  ResetLatch(MyLatch);
+  CHECK_FOR_INTERRUPTS();
 }
 
 }  // namespace
 
 Attachment* ClientAttachment() noexcept { return attachment; }
 
-Attachment* ClientAttach(bool look) {
+Attachment* ClientBeginAttach(TimePoint deadline) {
   RegistryRequire();
-  if (look && attachment != nullptr && attachment->confirmed) {
-    ClientLook();
-  }
   if (attachment != nullptr && attachment->confirmed) {
     attachment->pending = 0;
     return attachment;
   }
   ClientHangUp();
   ClientPrepareExit();
-  const TimePoint deadline = Now() + std::chrono::seconds(parameters.pooler_connect_timeout);
   for (;;) {
     WorkerEntry entry;
     ErrorText error;
+    char path[MAXPGPATH];
     WaitForWorker(deadline, &entry);
-    if (TryAttach(&entry, deadline, &error)) {
+    RegistrySocketPath(MyDatabaseId, path, sizeof(path));
+    if (OpenChannel(path, &entry, &error)) {
+      OpenWaitSet();
       return attachment;
     }
-    if (Now() >= deadline) {
-      ThrowError(&error);
-    }
-    // The registry may not know yet that the worker has ended, or its backlog is full.
-    (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
-                    PG_WAIT_EXTENSION);
-    ResetLatch(MyLatch);
-    CHECK_FOR_INTERRUPTS();
+    WaitToTryAgain(deadline, &error);
   }
+}
+
+bool ClientFinishAttach(TimePoint deadline) {
+  ErrorText error;
+  switch (attachment != nullptr ? ClientAwait(0, deadline, &error) : Awaited::kGone) {
+    case Awaited::kReply:
+      attachment->confirmed = true;
+      return true;
+    case Awaited::kFailed:
+      ClientHangUp();
+      if (strcmp(error.sqlstate, sqlstate::kCannotConnectNow) != 0) {
+        ThrowError(&error);
+      }
+      break;
+    case Awaited::kGone:
+      KeepPlainError(sqlstate::kCannotConnectNow, "pooler closed the connection", &error);
+      break;
+    case Awaited::kTimeout:
+      ClientHangUp();
+      KeepPlainError(sqlstate::kCannotConnectNow,
+                     "pooler did not answer within pooler.pooler_connect_timeout", &error);
+      break;
+  }
+  WaitToTryAgain(deadline, &error);
+  return false;
+}
+
+void ClientAttach() {
+  if (attachment != nullptr && attachment->confirmed) {
+    ClientLook();
+  }
+  const TimePoint deadline = ClientAttachDeadline();
+  while (!ClientBeginAttach(deadline)->confirmed && !ClientFinishAttach(deadline)) {
+  }
+}
+
+TimePoint ClientAttachDeadline() {
+  return Now() + std::chrono::seconds(parameters.pooler_connect_timeout);
 }
 
 void ClientHangUp() noexcept {

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <new>
 #include <utility>
+#include <variant>
 
 #include "polarx_pooler/core/protocol.h"
 #include "polarx_pooler/core/time.h"
@@ -282,14 +283,26 @@ void ClientPrepareExit() {
   }
 }
 
-void ClientFreeCells(LeaseCell* cells) noexcept {
-  for (uint32 i = 0; cells != nullptr && i < kCellsOfASession; ++i) {
-    const PolarxLease* lease = leases;
-    while (lease != nullptr && lease->cell != &cells[i]) {
-      lease = lease->next;
+void ClientFreeCells(Attachment* attachment) noexcept {
+  if (attachment->lease_cells == nullptr || std::exchange(attachment->cells_freed, true)) {
+    return;
+  }
+  bool in_use[kCellsOfASession] = {};
+  for (const PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    if (lease->cell != nullptr) {
+      in_use[lease->cell - attachment->lease_cells] = true;
     }
-    if (lease == nullptr) {
-      cells[i].word.store(0);
+  }
+  if (const auto* granted = std::get_if<protocol::Granted>(&attachment->reply.reply)) {
+    for (const protocol::GrantedLease& lease : granted->leases) {
+      if (lease.cell < kCellsOfASession) {
+        in_use[lease.cell] = true;
+      }
+    }
+  }
+  for (uint32 i = 0; i < kCellsOfASession; ++i) {
+    if (!in_use[i]) {
+      attachment->lease_cells[i].word.store(0);
     }
   }
 }

@@ -108,14 +108,14 @@ int64 NumberReplied() {
 }  // namespace
 
 void ClientShow(protocol::View view, ReturnSetInfo* result) {
-  (void)ClientAttach(true);
+  ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] { return protocol::Show{.request = request, .view = view}; }));
   StoreRows(result);
 }
 
 void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result) {
-  (void)ClientAttach(true);
+  ClientAttach();
   const uint32 request = ClientNextRequest();
   const Oid role = GetUserId();
   Await(request, Send([=] {
@@ -129,7 +129,7 @@ void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result) {
 }
 
 int64 ClientClean(Oid node, const char* remote_user) {
-  (void)ClientAttach(true);
+  ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
     return protocol::Clean{.request = request,
@@ -140,14 +140,14 @@ int64 ClientClean(Oid node, const char* remote_user) {
 }
 
 void ClientReload() {
-  (void)ClientAttach(true);
+  ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] { return protocol::Reload{.request = request}; }));
   (void)NumberReplied();
 }
 
 void ClientPause(Oid node, bool paused) {
-  (void)ClientAttach(true);
+  ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
     return protocol::Pause{.request = request, .node = node, .paused = paused};
@@ -156,7 +156,7 @@ void ClientPause(Oid node, bool paused) {
 }
 
 void ClientResetStats() {
-  (void)ClientAttach(true);
+  ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] { return protocol::ResetStats{.request = request}; }));
   (void)NumberReplied();
@@ -165,7 +165,7 @@ void ClientResetStats() {
 bool ClientCheckNodes() {
   // What is committed between reading and answering makes a difference that the second look clears.
   for (int look = 0; look < 2; ++look) {
-    (void)ClientAttach(true);
+    ClientAttach();
     AcceptInvalidationMessages();
     const RawCatalog* catalog = CatalogReadServers();
     const uint32 request = ClientNextRequest();
@@ -180,7 +180,7 @@ bool ClientCheckNodes() {
 }
 
 int* ClientHolders(const char* node_name, int* count) {
-  (void)ClientAttach(true);
+  ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
     return protocol::Show{.request = request, .view = protocol::View::kConnections};

@@ -209,8 +209,9 @@ Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
   Attachment* attachment = ClientAttachment();
   attachment->pending = request;
   for (bool first = true;; first = false) {
-    // The request has just gone out, so its reply is not there yet.
+    // The request has just gone out, so its reply is not there yet, unless it went with an attach.
     const bool wait = first && request != 0 && !attachment->channel.HasUnsent() &&
+                      !attachment->channel.HasUnread() &&
                       !WaitBusily(attachment->channel.fd(), &busy_poll);
     switch (wait ? Taken::kNothing : TakeReply(attachment, request, error)) {
       case Taken::kReply:

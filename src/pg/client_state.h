@@ -31,6 +31,7 @@ struct Attachment {
   LeaseCell* lease_cells = nullptr;  // of this backend
   NodeCell* node_cells = nullptr;    // of the pooler worker
   bool confirmed = false;        // the pooler has answered Attached
+  bool cells_freed = false;      // of what stood there before
   WaitEventSet* wait_set = nullptr;  // latch, postmaster death, the channel's socket
   uint32 pending = 0;            // request whose reply has not come, 0: none
   ClientReply reply;             // taken by ClientAwait, valid until the next one
@@ -38,18 +39,24 @@ struct Attachment {
 
 // Attached to the pooler worker of this database afterwards, which is started if need be; waits at
 // most pooler.pooler_connect_timeout, interruptibly. Replies to requests that were given up are
-// dropped. `look`: not without having looked whether an earlier attachment still stands; else the
-// caller tries again where it does not.
-Attachment* ClientAttach(bool look);
+// dropped. Not without having looked whether an earlier attachment still stands.
+void ClientAttach();
+// The same in two steps, so that a request can go out with the attach, which is queued in between;
+// without a look: the caller tries again where an earlier attachment is found not to stand. A new
+// one is unconfirmed until the second step, which is false where all begins anew.
+Attachment* ClientBeginAttach(TimePoint deadline);
+bool ClientFinishAttach(TimePoint deadline);
+TimePoint ClientAttachDeadline();
 // NULL: not attached, or the pooler was found gone.
 Attachment* ClientAttachment() noexcept;
 // Hangs up.
 void ClientHangUp() noexcept;
 // Before the first attach: leases are given back when this process exits.
 void ClientPrepareExit();
-// Once attached: what stands in the cells from a process before this one, or from an earlier
-// attachment, unless that lease is in use, is nobody's any more. The pooler has heard of that end.
-void ClientFreeCells(LeaseCell* cells) noexcept;
+// Once for each attachment, when the pooler has answered a request for leases: what else stands in
+// the cells, from a process before this one or from an earlier attachment, unless that lease is in
+// use, is nobody's any more. The pooler has heard of that end.
+void ClientFreeCells(Attachment* attachment) noexcept;
 // In the process's end: all that are parked are left to the pooler.
 void ClientDropParked() noexcept;
 

@@ -1,5 +1,5 @@
-// Who cannot be let in for want of a descriptor is told, and let in once there is one; processes of
-// other operating system users are told nothing.
+// Sessions are let in with what they have brought. Who cannot be for want of a descriptor is told,
+// and let in once there is one; processes of other operating system users are told nothing.
 #include <fcntl.h>
 #include <sys/resource.h>
 
@@ -127,6 +127,52 @@ TEST_F(PoolerAcceptTest, AConnectThatTheSystemRefusesIsNotTheNodesFault) {
   EXPECT_NE(status.message().find("Too many open files"), std::string::npos) << status.message();
   EXPECT_EQ(View(&client, protocol::View::kNodes, 0, 3), "unknown");
   Allow();
+}
+
+TEST_F(PoolerAcceptTest, WhatHasComeWithTheConnectIsAnsweredInTheSameTurn) {
+  Start();
+  PoolerClient client = Client();
+  client.Queue(protocol::Attach{protocol::kVersion, kGeneration});
+  ASSERT_TRUE(client.Send(protocol::Show{7, protocol::View::kStats}).ok());
+  Turn(seconds(10));
+  const auto attached = client.Receive();
+  ASSERT_TRUE(attached.ok() && attached.value().has_value());
+  EXPECT_TRUE(std::holds_alternative<protocol::Attached>(attached.value()->reply));
+  const auto rows = client.Receive();
+  ASSERT_TRUE(rows.ok() && rows.value().has_value());
+  EXPECT_TRUE(std::holds_alternative<protocol::Rows>(rows.value()->reply));
+}
+
+// The mapping is asked for in time, though the session is not attached yet.
+TEST_F(PoolerAcceptTest, TheFirstAcquireMayComeWithTheAttach) {
+  Start();
+  PoolerClient client = Client();
+  client.Queue(protocol::Attach{protocol::kVersion, kGeneration});
+  Ask(&client, 1);
+  const std::optional<ClientReply> attached = Reply(&client);
+  EXPECT_TRUE(attached && std::holds_alternative<protocol::Attached>(attached->reply));
+  const std::optional<ClientReply> granted = Reply(&client);
+  EXPECT_TRUE(granted && std::holds_alternative<protocol::Granted>(granted->reply));
+}
+
+TEST_F(PoolerAcceptTest, OnlyWhoHasNotAttachedIsWaitedForAndSentAwayInTime) {
+  settings_.pool_maintenance_timeout = kOff;
+  Start();
+  PoolerClient first = Attach();
+  Turn(milliseconds(0));
+  EXPECT_EQ(pooler_->NextDeadline(), kNever) << "nobody wakes for an attach that was made";
+  const TimePoint before = Now();
+  PoolerClient silent = Client();
+  PoolerClient second = Attach();
+  const TimePoint deadline = pooler_->NextDeadline();
+  EXPECT_GE(deadline, before + seconds(10));
+  EXPECT_LE(deadline, Now() + seconds(10));
+  pooler_->Receive(deadline);
+  pooler_->Serve(deadline);
+  EXPECT_TRUE(TurnUntil([&] { return !silent.Receive().ok(); }));
+  EXPECT_EQ(pooler_->NextDeadline(), kNever);
+  EXPECT_EQ(View(&first, protocol::View::kStats, 0, 0), "0");
+  EXPECT_EQ(View(&second, protocol::View::kStats, 0, 0), "0");
 }
 
 }  // namespace

@@ -148,7 +148,7 @@ watching_sendmsg(int fd, const struct msghdr *message, int flags)
 	const char *bytes = message->msg_iov[0].iov_base;
 	uint32		code = 0;
 
-	if (message->msg_iov[0].iov_len == ATTACH_SIZE)
+	if (message->msg_iov[0].iov_len >= ATTACH_SIZE)
 		memcpy(&code, bytes + 4, sizeof(code));
 	if (pg_ntoh32(code) == ATTACH_CODE)
 	{

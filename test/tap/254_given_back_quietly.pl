@@ -1,5 +1,6 @@
 # A lease that was held for a moment goes back without a message: the pooler finds it by itself, nobody
-# who needs the connection misses it, and it comes back in order when its session has ended.
+# who needs the connection misses it, and it comes back in order when its session has ended. The first
+# request of a session costs no message more than the next.
 
 use strict;
 use warnings;
@@ -8,7 +9,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $kTimes = 300;
+my $kAcquireFrame = pack('N', 0x504C5802);
 my $kReleaseFrame = pack('N', 0x504C5804);
+my $stopped;    # process to be continued, come what may
+END { kill 'CONT', $stopped if $stopped; }
 
 my $coord = start_coordinator(conf => <<'END');
 pooler.min_pool_size = 0
@@ -74,5 +78,20 @@ for my $round (1 .. 5)
 	is($s->ask($few), '3', '... terminated: others go on');
 }
 wait_until($coord, q{SELECT sum(leased), sum(total) FROM pooler.pools WHERE node = 'narrow'}, '0|1', 'nothing is lost');
+
+# Nobody has answered the attach, and yet the acquire is out.
+{
+	my $fresh = session($coord);
+	$fresh->ask("SELECT misuse_record('$record.fresh')");
+	$stopped = worker_pid($coord);
+	kill 'STOP', $stopped;
+	$fresh->tell(q{SELECT pooler.exec('dn1', 'SELECT 1')});
+	wait_for('the first acquire', sub { slurp_file("$record.fresh.sent") =~ /\Q$kAcquireFrame/ });
+	is(-s "$record.fresh.received", 0, 'the first acquire of a session goes out with its attach');
+	kill 'CONT', $stopped;
+	$stopped = undef;
+	is(join('', $fresh->hear()), 'SELECT 1', '... and is served');
+	$fresh->quit();
+}
 
 finish();

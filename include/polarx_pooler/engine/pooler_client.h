@@ -37,6 +37,8 @@ class PoolerClient {
   bool HasUnsent() const { return !out_.empty(); }
   Status Flush();
 
+  // Something has come that Receive has not returned, part of a reply at least.
+  bool HasUnread() const { return !in_.empty(); }
   // Next reply that has come whole, if any. An error: the pooler is gone, or broke the protocol.
   Result<std::optional<ClientReply>> Receive();
 
