@@ -4,6 +4,8 @@
 //            at the same time (START and SECONDS in SQL are replaced); CPU of that process's main
 //            thread
 //   sql_load time CONNINFO LOOPS SQL                  one session runs SQL again and again
+//   sql_load first CONNINFO SECONDS SQL               sessions one after the other, for that long;
+//                                                     SQL is the first statement of each
 //   sql_load hold CONNINFO SESSIONS SQL               each session runs SQL once; says "ready", and
 //            ends them when its standard input ends
 //   sql_load until CONNINFO SQL CONDITION             runs SQL, then CONDITION until it is true; in
@@ -15,6 +17,7 @@
 #include <cstring>
 #include <iostream>
 #include <memory>
+#include <numeric>
 
 #include "measure.h"
 
@@ -97,19 +100,34 @@ void Loop(const char* conninfo, int sessions, double seconds, int pid, const cha
                    pid > 0 ? cpu / operations : -1);
 }
 
+double Timed(const Connection& conn, const char* sql) {
+  const double start = bench::NowUs();
+  Checked(PQexec(conn.get(), sql));
+  return bench::NowUs() - start;
+}
+
+void PrintTimes(std::vector<double> us) {
+  const double sum = std::accumulate(us.begin(), us.end(), 0.0);
+  const double p50 = bench::Percentile(us, 0.5);
+  bench::PrintLine(p50, bench::Percentile(us, 0.99), us.size() * 1e6 / sum, -1);
+}
+
 void Time(const char* conninfo, int loops, const char* sql) {
   const Connection conn = Connect(conninfo);
   Checked(PQexec(conn.get(), sql));
   std::vector<double> us;
-  double sum = 0;
   for (int i = 0; i < loops; i++) {
-    const double start = bench::NowUs();
-    Checked(PQexec(conn.get(), sql));
-    us.push_back(bench::NowUs() - start);
-    sum += us.back();
+    us.push_back(Timed(conn, sql));
   }
-  const double p50 = bench::Percentile(us, 0.5);
-  bench::PrintLine(p50, bench::Percentile(us, 0.99), loops * 1e6 / sum, -1);
+  PrintTimes(us);
+}
+
+void First(const char* conninfo, double seconds, const char* sql) {
+  std::vector<double> us;
+  for (const double end = bench::NowUs() + seconds * 1e6; us.empty() || bench::NowUs() < end;) {
+    us.push_back(Timed(Connect(conninfo), sql));
+  }
+  PrintTimes(us);
 }
 
 void Hold(const char* conninfo, int sessions, const char* sql) {
@@ -153,6 +171,8 @@ int main(int argc, char** argv) {
     Loop(argv[2], std::atoi(argv[3]), std::atof(argv[4]), std::atoi(argv[5]), argv[6]);
   } else if (verb == "time" && argc == 5) {
     Time(argv[2], std::atoi(argv[3]), argv[4]);
+  } else if (verb == "first" && argc == 5) {
+    First(argv[2], std::atof(argv[3]), argv[4]);
   } else if (verb == "hold" && argc == 5) {
     Hold(argv[2], std::atoi(argv[3]), argv[4]);
   } else if (verb == "until" && argc == 5) {

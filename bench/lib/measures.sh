@@ -92,9 +92,16 @@ transactions() {
     END { if (bad || tps == "") exit 1; printf "- - %.1f -\n", tps }' <<<"$log"
 }
 
+# The first statement of a session, by the same scripts.
+first_statement() {
+  "$bench/sql_load" first "$coordinator dbname=bench" "$slice" \
+    "$(sed -n 's/:id/5/; s/;$//; /^SELECT/p' "$bench/scripts/$1.sql")"
+}
+
 measure_short_sessions() {
   local way
   for way in pool local nothing fdw bouncer; do record "short_$way" transactions $way -C; done
+  for way in pool local fdw; do record "first_$way" first_statement $way; done
 }
 
 measure_kept_sessions() {
