@@ -138,7 +138,7 @@ void NoteHandOut(Duration took) noexcept {
 
 // The reply is a Granted afterwards, in the attachment. The first one goes out with the attach.
 void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
-  const TimePoint deadline = ClientAttachDeadline();
+  TimePoint deadline = ClientAttachDeadline();
   ErrorText error;
   for (int attempt = 0; attempt < kMostAttempts;) {
     const Attachment* attachment = ClientBeginAttach(deadline);
@@ -162,6 +162,7 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
       case Awaited::kGone:
       case Awaited::kTimeout:
         ++attempt;
+        deadline = ClientAttachDeadline();
         break;
     }
   }

@@ -55,13 +55,13 @@ int CompareNames(const void* left, const void* right) {
 void FindDatanode(const char* name, NodeRef* node) {
   HeapTuple server = SearchSysCache1(FOREIGNSERVERNAME, CStringGetDatum(name));
   if (!HeapTupleIsValid(server)) {
-    (void)get_foreign_server_oid(name, false);  // says so
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                    errmsg("server \"%s\" does not exist", name)));
   }
   const auto* form = reinterpret_cast<Form_pg_foreign_server>(GETSTRUCT(server));
   node->id = form->oid;
   strlcpy(node->name, NameStr(form->srvname), NAMEDATALEN);
-  HeapTuple wrapper =
-      SearchSysCache1(FOREIGNDATAWRAPPEROID, ObjectIdGetDatum(form->srvfdw));
+  HeapTuple wrapper = SearchSysCache1(FOREIGNDATAWRAPPEROID, ObjectIdGetDatum(form->srvfdw));
   ReleaseSysCache(server);
   if (!HeapTupleIsValid(wrapper)) {
     ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -140,6 +140,20 @@ sub nothing_left
 	return;
 }
 
+# A request that has waited for longer than a session waits to attach follows to the next worker.
+eval { $_->quit() } for @sessions;
+set_conf($coord, 'pooler.pooler_connect_timeout' => '1s');
+@sessions = map { session($coord) } 1 .. 2;
+$sessions[0]->ask(q{BEGIN; SELECT pooler.exec('tight', 'SELECT 1')});
+$sessions[1]->tell(q{SET pooler.queue_timeout = '60s'; SELECT pooler.exec('tight', 'SELECT 1')});
+wait_until($coord, q{SELECT sum(waiting) FROM pooler.pools WHERE node = 'tight'}, '1', 'a request waits');
+usleep(1_200_000);
+my $before = terminate();
+worker_pid($coord, 'postgres', $before);
+$sessions[0]->ask('COMMIT');
+is(join('', $sessions[1]->hear()), 'SELECT 1', '... for longer than a session waits to attach, and follows to the next worker');
+set_conf($coord, 'pooler.pooler_connect_timeout' => undef);
+
 for my $mode (qw(fast immediate))
 {
 	my ($main, $ending, @children) = occupy($mode);
