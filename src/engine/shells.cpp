@@ -32,8 +32,10 @@ struct Defaults {
 };
 Defaults defaults;
 
-// Of MakeSpares, and not used yet.
-std::vector<PGconn*> spares;
+// Of MakeSpares, and not used yet; with nothing to be destroyed when a process ends.
+constexpr int kMostSpares = 16;
+PGconn* spares[kMostSpares];
+int spare_count = 0;
 
 std::size_t ResultSize(PGconn* conn) {
   PGresult* result = PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
@@ -117,13 +119,13 @@ Shells::~Shells() { Clear(); }
 
 void Shells::MakeSpares(int count, Duration limit) noexcept {
   try {
-    for (int i = 0; i < count; ++i) {
+    while (count-- > 0 && spare_count < kMostSpares) {
       const Result<PGconn*> made = StartConnection(0, {}, limit);
       if (!made.ok()) {
         return;
       }
       NoteDefaults(made.value());
-      spares.push_back(made.value());
+      spares[spare_count++] = made.value();
     }
   } catch (...) {
     // Children make their own.
@@ -160,12 +162,11 @@ std::unique_ptr<Shell> Shells::TakeOne(const Lent& lent) {
 
 // Nobody has used it; what it needs of its slot, Renew tells it.
 std::unique_ptr<Shell> Shells::TakeSpare() {
-  if (spares.empty() || !Open()) {
+  if (spare_count == 0 || !Open()) {
     return nullptr;
   }
   auto shell = std::make_unique<Shell>();
-  shell->conn = spares.back();
-  spares.pop_back();
+  shell->conn = spares[--spare_count];
   return PutUnder(shell->conn, inside_.get()) ? std::move(shell) : nullptr;
 }
 

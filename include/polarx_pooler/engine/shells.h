@@ -46,8 +46,8 @@ class Shells {
   Shells(const Shells&) = delete;
   Shells& operator=(const Shells&) = delete;
 
-  // Before this process forks: makes `count` PGconns, within `limit` each. They are had by every
-  // child, whose first adoptions that find none kept use them: a tenth of the cost of making one.
+  // Before this process forks: makes `count` PGconns (16 at most), within `limit` each. They are
+  // had by every child, whose first adoptions that find none kept use them instead of making one.
   // What cannot be made is left out. Each takes a descriptor of every child, used or not.
   static void MakeSpares(int count, Duration limit) noexcept;
 
