@@ -43,36 +43,27 @@ int CompareNames(const void* left, const void* right) {
   return strcmp(static_cast<const NodeRef*>(left)->name, static_cast<const NodeRef*>(right)->name);
 }
 
-[[noreturn]] void ThrowNotADatanode(const char* name, const char* wrapper) {
-  ereport(ERROR,
-          (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("server \"%s\" is not a datanode", name),
-           errdetail("Its foreign-data wrapper is \"%s\".", wrapper),
-           errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
-  pg_unreachable();
-}
-
 // By one look into each of two catalogs: for a new session looks are dear.
-void FindDatanode(const char* name, NodeRef* node) {
+NodeRef FindDatanode(const char* name) {
   HeapTuple server = SearchSysCache1(FOREIGNSERVERNAME, CStringGetDatum(name));
   if (!HeapTupleIsValid(server)) {
     ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
                     errmsg("server \"%s\" does not exist", name)));
   }
   const auto* form = reinterpret_cast<Form_pg_foreign_server>(GETSTRUCT(server));
-  node->id = form->oid;
-  strlcpy(node->name, NameStr(form->srvname), NAMEDATALEN);
-  HeapTuple wrapper = SearchSysCache1(FOREIGNDATAWRAPPEROID, ObjectIdGetDatum(form->srvfdw));
+  NodeRef node;
+  node.id = form->oid;
+  strlcpy(node.name, NameStr(form->srvname), NAMEDATALEN);
+  const Oid wrapper_id = form->srvfdw;
   ReleaseSysCache(server);
-  if (!HeapTupleIsValid(wrapper)) {
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-                    errmsg("foreign-data wrapper of server \"%s\" does not exist", name)));
+  const ForeignDataWrapper* wrapper = GetForeignDataWrapper(wrapper_id);
+  if (!IsWrapperOfNodes(wrapper->fdwname)) {
+    ereport(ERROR,
+            (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("server \"%s\" is not a datanode", name),
+             errdetail("Its foreign-data wrapper is \"%s\".", wrapper->fdwname),
+             errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
   }
-  NameData wrapper_name =
-      reinterpret_cast<Form_pg_foreign_data_wrapper>(GETSTRUCT(wrapper))->fdwname;
-  ReleaseSysCache(wrapper);
-  if (!IsWrapperOfNodes(NameStr(wrapper_name))) {
-    ThrowNotADatanode(name, NameStr(wrapper_name));
-  }
+  return node;
 }
 
 }  // namespace
@@ -95,8 +86,7 @@ void ClientResolveNode(const char* name, NodeRef* node) {
   if (known->role != GetUserId() || known->epoch != ClientCatalogEpoch() ||
       strcmp(known->node.name, name) != 0) {
     const uint64 epoch = ClientCatalogEpoch();
-    NodeRef found;
-    FindDatanode(name, &found);
+    const NodeRef found = FindDatanode(name);
     CheckUsage(found.id, name);
     known->node = found;
     known->role = GetUserId();
@@ -107,9 +97,7 @@ void ClientResolveNode(const char* name, NodeRef* node) {
 
 Oid ClientFindNode(const char* name) {
   RegistryRequire();
-  NodeRef found;
-  FindDatanode(name, &found);
-  return found.id;
+  return FindDatanode(name).id;
 }
 
 NodeRef* ClientAllNodes(int* count) {
