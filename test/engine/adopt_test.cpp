@@ -11,13 +11,13 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "descriptors.h"
 #include "scripted_datanode.h"
 
 namespace {
@@ -43,11 +43,6 @@ const protocol::Parameters kParameters = {
     {"DateStyle", "ISO, MDY"},     {"TimeZone", "Europe/Berlin"},
     {"application_name", ""},      {"standard_conforming_strings", "on"},
     {"setting_of_the_future", "x"}};
-
-std::size_t OpenDescriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
-}
 
 bool IsOpen(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
 

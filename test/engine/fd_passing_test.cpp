@@ -8,17 +8,13 @@
 
 #include <sys/socket.h>
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "descriptors.h"
+
 namespace polarx {
 namespace {
-
-std::size_t OpenDescriptors() {
-  const std::filesystem::directory_iterator all("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
-}
 
 class FdPassingTest : public testing::Test {
  protected:

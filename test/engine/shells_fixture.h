@@ -5,13 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <filesystem>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "descriptors.h"
 #include "polarx_pooler/engine/server_messages.h"
 #include "polarx_pooler/engine/shells.h"
 #include "scripted_datanode.h"
@@ -109,11 +108,6 @@ class ShellsTest : public testing::Test {
         'A', std::string("\0\0\x12\x67", 4) + std::string("c\0", 2) + std::string(payload) + '\0',
         &bytes);
     return bytes;
-  }
-
-  static std::size_t OpenDescriptors() {
-    const std::filesystem::directory_iterator all("/proc/self/fd");
-    return static_cast<std::size_t>(std::distance(begin(all), end(all)));
   }
 
   Shells shells_;

@@ -31,15 +31,6 @@ class SparesTest : public ShellsTest {
     }
     return made;
   }
-  static std::set<int> Descriptors() {
-    std::set<int> open;
-    for (int fd = 0; fd < 1024; ++fd) {
-      if (::fcntl(fd, F_GETFD) >= 0) {
-        open.insert(fd);
-      }
-    }
-    return open;
-  }
 };
 
 TEST_F(SparesTest, TheFirstAdoptionsUseThem) {
