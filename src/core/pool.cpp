@@ -46,16 +46,35 @@ void Pool::Move(Slot* slot, SlotState to, TimePoint now) {
   if (node->cell != nullptr && (slot->state == SlotState::kIdle || to == SlotState::kIdle)) {
     node->cell->idle.store(static_cast<std::uint32_t>(node->count(SlotState::kIdle)));
   }
+  if (slot->replaced) {
+    replaced_idle_ += (to == SlotState::kIdle ? 1 : 0) - (slot->state == SlotState::kIdle ? 1 : 0);
+  }
   slot->state = to;
   slot->state_since = now;
 }
 
 void Pool::Remove(Slot* slot) {
-  assert(slot->pool == this && slot->state == SlotState::kClosing);
+  assert(slot->pool == this && slot->state == SlotState::kClosing && !slot->replaced);
   list(SlotState::kClosing).erase(slot->self);
   --total_;
   --node->slots;
   --node->counts[static_cast<std::size_t>(SlotState::kClosing)];
+}
+
+void Pool::SetReplaced(Slot* slot, bool replaced) {
+  assert(slot->pool == this);
+  if (slot->replaced == replaced) {
+    return;
+  }
+  slot->replaced = replaced;
+  const int idle = slot->state == SlotState::kIdle ? 1 : 0;
+  if (replaced) {
+    replaced_.push_back(slot);
+    replaced_idle_ += idle;
+  } else {
+    std::erase(replaced_, slot);
+    replaced_idle_ -= idle;
+  }
 }
 
 Sizes Pool::sizes() const {
@@ -67,12 +86,8 @@ Sizes Pool::sizes() const {
 
 Sizes Pool::lasting_sizes() const {
   Sizes result = sizes();
-  result.total -= renewing;
-  if (renewing > 0) {
-    for (const Slot& slot : list(SlotState::kIdle)) {
-      result.idle -= slot.replaced ? 1 : 0;
-    }
-  }
+  result.total -= static_cast<int>(replaced_.size());
+  result.idle -= replaced_idle_;
   return result;
 }
 

@@ -141,14 +141,13 @@ bool PoolBook::NeedsReplacement(const Slot& slot, TimePoint now) const {
 }
 
 void PoolBook::Replace(Slot* slot, TimePoint now) {
-  slot->replaced = true;
-  ++slot->pool->renewing;
+  slot->pool->SetReplaced(slot, true);
   Open(slot->pool, now);
 }
 
 void PoolBook::EndReplacement(Slot* slot) {
-  slot->pool->renewing -= slot->replaced ? 1 : 0;
-  slot->replaced = slot->replacement_ready = false;
+  slot->pool->SetReplaced(slot, false);
+  slot->replacement_ready = false;
 }
 
 // An expired lease that comes back before its replacement is ready is of use until then.
@@ -180,19 +179,13 @@ void PoolBook::Renew(Slot* slot, TimePoint now) {
 // any; one that is lent closes when it comes back. For one that is lent before it is warmed up, the
 // oldest one serves to its end.
 void PoolBook::CloseReplaced(Pool* pool, TimePoint now) {
-  if (pool->renewing == 0) {
-    return;
-  }
   Slot* oldest = nullptr;
-  for (const SlotState state : {SlotState::kIdle, SlotState::kLeased, SlotState::kResetting}) {
-    for (Slot& slot : pool->list(state)) {
-      if (slot.replaced && !slot.replacement_ready &&
-          (oldest == nullptr || slot.created_at < oldest->created_at)) {
-        oldest = &slot;
-      }
-    }
-    if (oldest != nullptr) {
-      break;
+  for (Slot* slot : pool->replaced()) {
+    const auto rank = [](const Slot& of) {
+      return std::make_pair(of.state != SlotState::kIdle, of.created_at);
+    };
+    if (!slot->replacement_ready && (oldest == nullptr || rank(*slot) < rank(*oldest))) {
+      oldest = slot;
     }
   }
   if (oldest == nullptr) {

@@ -55,6 +55,29 @@ TEST_F(PoolTimersTest, AnIdleSlotIsReplacedBeforeItCloses) {
   EXPECT_LT(now_ - TimePoint(seconds(100000)), settings_.pool_session_max_lifetime);
 }
 
+TEST_F(PoolTimersTest, AHandOutTakesNoLongerWhileOneOfManyIsReplaced) {
+  settings_.max_pool_size = room_ = 8000;
+  Duration shortest[2];
+  for (const int size : {20, 4000}) {
+    settings_.min_pool_size = size;
+    OpenOne();
+    PassUntilDue();
+    ASSERT_EQ(pool()->replaced().size(), 1u);
+    Duration& least = shortest[size == 20 ? 0 : 1] = std::chrono::hours(1);
+    for (int turn = 0; turn < 1000; ++turn) {
+      const TimePoint start = Now();
+      Ask(1);
+      EndTurn();
+      GiveBack(1);
+      FinishResets();
+      least = std::min<Duration>(least, Now() - start);
+    }
+    ASSERT_EQ(pool()->replaced().size(), 1u) << "its connect hangs";
+    connecting_.clear();
+  }
+  EXPECT_LT(shortest[1], 3 * shortest[0]);
+}
+
 TEST_F(PoolTimersTest, AnExpiredSlotServesUntilItsReplacementIsThere) {
   settings_.min_pool_size = 1;
   settings_.max_pool_size = 8;

@@ -99,7 +99,7 @@ TEST_F(PoolTurnsTest, ALongerLifetimeEndsReplacements) {
   Open();
   ConnectAll();
   Pool* pool = PoolOf(kNode, kRole);
-  while (pool->renewing == 0) {
+  while (pool->replaced().empty()) {
     ASSERT_NE(book_->NextDeadline(), kNever);
     now_ = std::max(now_, book_->NextDeadline());
     EndTurn();

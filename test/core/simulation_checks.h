@@ -71,7 +71,7 @@ class SimulationChecks {
       Require(sizes.total == sizes.idle + sizes.resetting, "a pool at rest is not idle");
       Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0 || !world_->HasRoom(),
               "a pool at rest is below its minima", [&pool = *pool] { return Text(pool); });
-      Require(pool->renewing == 0, "a replacement is awaited for ever");
+      Require(pool->replaced().empty(), "a replacement is awaited for ever");
     }
     for (const auto& [id, node] : book_.nodes()) {
       Require(!node->obsolete, "a dropped node is still there");
@@ -129,18 +129,23 @@ class SimulationChecks {
     for (const Pool* pool : node.pools) {
       int total = 0;
       int replaced = 0;
+      int idle_lasting = 0;
       for (int index = 0; index < kSlotStates; ++index) {
         const auto state = static_cast<SlotState>(index);
         for (const Slot& slot : pool->list(state)) {
           Require(slot.state == state && slot.pool == pool, "a slot is in a wrong list");
           Require(world_->book_->FindSlot(slot.id) == &slot, "a slot cannot be found");
           replaced += slot.replaced ? 1 : 0;
+          idle_lasting += state == SlotState::kIdle && !slot.replaced ? 1 : 0;
           ++counts[static_cast<std::size_t>(index)];
           ++total;
         }
       }
       Require(total == pool->total(), "sizes do not add up");
-      Require(replaced == pool->renewing, "replaced slots do not add up");
+      Require(replaced == static_cast<int>(pool->replaced().size()) &&
+                  pool->lasting_sizes().total == total - replaced &&
+                  pool->lasting_sizes().idle == idle_lasting,
+              "replaced slots do not add up");
       Require(!pool->dirty, "a pool was not looked at");
       int impatient = 0;
       TicketId last = 0;

@@ -54,13 +54,16 @@ class Pool {
   void Move(Slot* slot, SlotState to, TimePoint now);
   // Forgets a closing slot.
   void Remove(Slot* slot);
+  // The only place where Slot::replaced changes.
+  void SetReplaced(Slot* slot, bool replaced);
 
   int count(SlotState state) const { return static_cast<int>(list(state).size()); }
   std::list<Slot>& list(SlotState state) { return lists_[static_cast<int>(state)]; }
   const std::list<Slot>& list(SlotState state) const { return lists_[static_cast<int>(state)]; }
   int total() const { return total_; }
+  const std::vector<Slot*>& replaced() const { return replaced_; }
   Sizes sizes() const;
-  Sizes lasting_sizes() const;  // without those that another one was opened for
+  Sizes lasting_sizes() const;  // without those that are replaced
   bool InUse(TimePoint now, std::chrono::seconds keepalive) const;
   // The node's hold-off or else the pool's own, where it is active or proven; null: neither is.
   const HoldOff* ActiveHoldOff() const;
@@ -81,7 +84,6 @@ class Pool {
   int impatient = 0;         // tickets in the queue without queue_timeout
   int lacking = 0;           // tickets that nothing is under way for, as of the last turn
   HoldOff hold_off;
-  int renewing = 0;          // slots that another one was opened for
   int parked = 0;            // of its leased slots, when they were last looked at
   bool none_parked = false;  // of them, and none will be while tickets wait
   MemorySource memory_source = MemorySource::kUnknown;
@@ -97,6 +99,8 @@ class Pool {
  private:
   std::array<std::list<Slot>, kSlotStates> lists_;
   int total_ = 0;
+  std::vector<Slot*> replaced_;
+  int replaced_idle_ = 0;  // of them
 };
 
 // A datanode with what all its pools share.

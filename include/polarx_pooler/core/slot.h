@@ -60,7 +60,7 @@ struct Slot {
   TimePoint idle_since{};                   // last release or, before the first, opening
   TimePoint expires_at = kNever;            // to be replaced from then on
   TimePoint renew_at = kNever;              // while idle: when to look after its replacement
-  bool replaced = false;                    // another one was opened in its place
+  bool replaced = false;                    // another was opened instead; Pool::SetReplaced
   bool replacement_ready = false;           // and can stand in for it
   std::uint64_t leases = 0;                 // hand-outs so far
   CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
