@@ -88,9 +88,10 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
     if (now >= slot->renew_at) {
       Renew(slot, now);
     } else if (now >= slot->check_at) {
-      // One at a time: the others are for users.
+      // One at a time: the others are for users. Those that are due look one after the other.
       if (slot->pool->count(SlotState::kChecking) > 0) {
-        slot->check_at = now + kCheckAgain;
+        TimePoint& next = slot->pool->next_check;
+        slot->check_at = next = std::max(next, now) + kCheckAgain;
       } else {
         slot->pool->Move(slot, SlotState::kChecking, now);
         MarkDirty(slot->pool);

@@ -78,6 +78,33 @@ TEST_F(PoolTimersTest, AHandOutTakesNoLongerWhileOneOfManyIsReplaced) {
   EXPECT_LT(shortest[1], 3 * shortest[0]);
 }
 
+TEST_F(PoolTimersTest, MemoryChecksThatAreDueDoNotKeepThePoolerBusyWhileOneHangs) {
+  settings_.min_pool_size = 500;
+  settings_.max_pool_size = room_ = 1000;
+  settings_.pool_session_context_check_gap = seconds(20);
+  OpenOne();
+  int turns = 0;
+  const auto pass = [&](Duration time) {
+    turns = 0;
+    for (const TimePoint end = now_ + time; book_->NextDeadline() <= end; ++turns) {
+      PassUntilDue();
+    }
+  };
+  pass(seconds(20));
+  ASSERT_EQ(measuring_.size(), 1u);
+  pass(seconds(1));
+  EXPECT_LE(turns, 60);
+  EXPECT_GE(turns, 40);
+  int measured = 0;
+  for (const TimePoint end = now_ + seconds(11); now_ < end; ++measured) {
+    FinishMeasures(1);
+    while (measuring_.empty()) {
+      PassUntilDue();
+    }
+  }
+  EXPECT_GE(measured, 500) << "none is forgotten";
+}
+
 TEST_F(PoolTimersTest, AnExpiredSlotServesUntilItsReplacementIsThere) {
   settings_.min_pool_size = 1;
   settings_.max_pool_size = 8;
