@@ -12,6 +12,7 @@ namespace polarx {
 namespace {
 
 constexpr Duration kRenewAgain = std::chrono::milliseconds(100);
+constexpr Duration kRenewGap = std::chrono::milliseconds(10);  // between those of one pool
 constexpr Duration kCheckAgain = std::chrono::milliseconds(20);
 
 std::string Megabytes(std::int64_t bytes) { return std::to_string((bytes + 524288) >> 20) + " MB"; }
@@ -172,7 +173,8 @@ void PoolBook::Renew(Slot* slot, TimePoint now) {
     Replace(slot, now);
     slot->renew_at = EndOf(*slot);
   } else {
-    slot->renew_at = std::min(now + kRenewAgain, EndOf(*slot));
+    pool->next_renewal = std::max(pool->next_renewal, now) + kRenewGap;
+    slot->renew_at = std::min(std::max(now + kRenewAgain, pool->next_renewal), EndOf(*slot));
   }
 }
 

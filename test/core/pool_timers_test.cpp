@@ -105,6 +105,27 @@ TEST_F(PoolTimersTest, MemoryChecksThatAreDueDoNotKeepThePoolerBusyWhileOneHangs
   EXPECT_GE(measured, 500) << "none is forgotten";
 }
 
+TEST_F(PoolTimersTest, ReplacementsThatAreDueDoNotKeepThePoolerBusyWhileTheNodeIsDown) {
+  settings_.min_pool_size = 500;
+  settings_.max_pool_size = room_ = 2000;
+  OpenOne();
+  const TimePoint opened = now_;
+  const auto turns_until = [&](TimePoint end) {
+    int turns = 0;
+    for (; book_->NextDeadline() <= end; ++turns) {
+      PassUntilDue();
+      FailConnects(Status("08001", "refused"));
+    }
+    return turns;
+  };
+  const TimePoint all_due = opened + settings_.pool_session_max_lifetime * 98 / 100;
+  turns_until(all_due);
+  ASSERT_EQ(idle(), 500);
+  EXPECT_LE(turns_until(all_due + seconds(1)), 130);
+  turns_until(opened + settings_.pool_session_max_lifetime);
+  EXPECT_EQ(idle(), 0) << "none is kept beyond its end";
+}
+
 TEST_F(PoolTimersTest, AnExpiredSlotServesUntilItsReplacementIsThere) {
   settings_.min_pool_size = 1;
   settings_.max_pool_size = 8;
