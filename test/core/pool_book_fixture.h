@@ -59,6 +59,15 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     }
     SendCatalog();
   }
+  // One pool alone.
+  void OpenOne() {
+    book_ = std::make_unique<PoolBook>(this, settings_, 1);
+    nodes_ = {NodeOf(kNode)};
+    mappings_ = {MappingOf(kNode, kRole, "alice")};
+    book_->SetCatalog(nodes_, mappings_, now_);
+    EndTurn();
+    ConnectAll();
+  }
   void SendCatalog() {
     book_->SetCatalog(nodes_, mappings_, now_);
     EndTurn();
@@ -67,6 +76,12 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   // --- verbs ----------------------------------------------------------------------------------
   void EndTurn() { book_->EndTurn(now_); }
   void Pass(Duration time) { now_ += time; }
+  // To the moment at which the pool's first slot has to be looked at.
+  void PassUntilDue() {
+    ASSERT_NE(book_->NextDeadline(), kNever);
+    now_ = std::max(now_, book_->NextDeadline());
+    EndTurn();
+  }
   void Ask(SessionId session, std::vector<protocol::Wanted> wanted = {{kNode, kRole}},
            Duration queue_timeout = Duration::zero(), bool sets = false) {
     book_->Request(session, 1, wanted, queue_timeout, sets, now_);

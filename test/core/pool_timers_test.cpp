@@ -12,21 +12,6 @@ class PoolTimersTest : public PoolBookTest {
  protected:
   Pool* pool() { return PoolOf(kNode, kRole); }
   int idle() { return pool()->count(SlotState::kIdle); }
-  // To the moment at which the pool's first slot has to be looked at.
-  void PassUntilDue() {
-    ASSERT_NE(book_->NextDeadline(), kNever);
-    now_ = std::max(now_, book_->NextDeadline());
-    EndTurn();
-  }
-  // One pool alone.
-  void OpenOne() {
-    book_ = std::make_unique<PoolBook>(this, settings_, 1);
-    nodes_ = {NodeOf(kNode)};
-    mappings_ = {MappingOf(kNode, kRole, "alice")};
-    book_->SetCatalog(nodes_, mappings_, now_);
-    EndTurn();
-    ConnectAll();
-  }
   // The one lease of a pool that keeps one open has expired; its replacement is being opened.
   void HoldUntilExpired() {
     settings_.min_pool_size = 1;
@@ -53,77 +38,6 @@ TEST_F(PoolTimersTest, AnIdleSlotIsReplacedBeforeItCloses) {
   EXPECT_EQ(idle(), 1);
   EXPECT_EQ(expired(), 1u);
   EXPECT_LT(now_ - TimePoint(seconds(100000)), settings_.pool_session_max_lifetime);
-}
-
-TEST_F(PoolTimersTest, AHandOutTakesNoLongerWhileOneOfManyIsReplaced) {
-  settings_.max_pool_size = room_ = 8000;
-  Duration shortest[2];
-  for (const int size : {20, 4000}) {
-    settings_.min_pool_size = size;
-    OpenOne();
-    PassUntilDue();
-    ASSERT_EQ(pool()->replaced().size(), 1u);
-    Duration& least = shortest[size == 20 ? 0 : 1] = std::chrono::hours(1);
-    for (int turn = 0; turn < 1000; ++turn) {
-      const TimePoint start = Now();
-      Ask(1);
-      EndTurn();
-      GiveBack(1);
-      FinishResets();
-      least = std::min<Duration>(least, Now() - start);
-    }
-    ASSERT_EQ(pool()->replaced().size(), 1u) << "its connect hangs";
-    connecting_.clear();
-  }
-  EXPECT_LT(shortest[1], 3 * shortest[0]);
-}
-
-TEST_F(PoolTimersTest, MemoryChecksThatAreDueDoNotKeepThePoolerBusyWhileOneHangs) {
-  settings_.min_pool_size = 500;
-  settings_.max_pool_size = room_ = 1000;
-  settings_.pool_session_context_check_gap = seconds(20);
-  OpenOne();
-  int turns = 0;
-  const auto pass = [&](Duration time) {
-    turns = 0;
-    for (const TimePoint end = now_ + time; book_->NextDeadline() <= end; ++turns) {
-      PassUntilDue();
-    }
-  };
-  pass(seconds(20));
-  ASSERT_EQ(measuring_.size(), 1u);
-  pass(seconds(1));
-  EXPECT_LE(turns, 60);
-  EXPECT_GE(turns, 40);
-  int measured = 0;
-  for (const TimePoint end = now_ + seconds(11); now_ < end; ++measured) {
-    FinishMeasures(1);
-    while (measuring_.empty()) {
-      PassUntilDue();
-    }
-  }
-  EXPECT_GE(measured, 500) << "none is forgotten";
-}
-
-TEST_F(PoolTimersTest, ReplacementsThatAreDueDoNotKeepThePoolerBusyWhileTheNodeIsDown) {
-  settings_.min_pool_size = 500;
-  settings_.max_pool_size = room_ = 2000;
-  OpenOne();
-  const TimePoint opened = now_;
-  const auto turns_until = [&](TimePoint end) {
-    int turns = 0;
-    for (; book_->NextDeadline() <= end; ++turns) {
-      PassUntilDue();
-      FailConnects(Status("08001", "refused"));
-    }
-    return turns;
-  };
-  const TimePoint all_due = opened + settings_.pool_session_max_lifetime * 98 / 100;
-  turns_until(all_due);
-  ASSERT_EQ(idle(), 500);
-  EXPECT_LE(turns_until(all_due + seconds(1)), 130);
-  turns_until(opened + settings_.pool_session_max_lifetime);
-  EXPECT_EQ(idle(), 0) << "none is kept beyond its end";
 }
 
 TEST_F(PoolTimersTest, AnExpiredSlotServesUntilItsReplacementIsThere) {
