@@ -15,6 +15,12 @@ constexpr Duration kRenewAgain = std::chrono::milliseconds(100);
 constexpr Duration kRenewGap = std::chrono::milliseconds(10);  // between those of one pool
 constexpr Duration kCheckAgain = std::chrono::milliseconds(20);
 
+// When a slot has to look again: `gap` behind the last one of its pool.
+TimePoint TakePlace(TimePoint* last, Duration gap, TimePoint now) {
+  *last = std::max(*last, now) + gap;
+  return *last;
+}
+
 std::string Megabytes(std::int64_t bytes) { return std::to_string((bytes + 524288) >> 20) + " MB"; }
 
 }  // namespace
@@ -89,10 +95,9 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
     if (now >= slot->renew_at) {
       Renew(slot, now);
     } else if (now >= slot->check_at) {
-      // One at a time: the others are for users. Those that are due look one after the other.
+      // One at a time: the others are for users.
       if (slot->pool->count(SlotState::kChecking) > 0) {
-        TimePoint& next = slot->pool->next_check;
-        slot->check_at = next = std::max(next, now) + kCheckAgain;
+        slot->check_at = TakePlace(&slot->pool->last_check, kCheckAgain, now);
       } else {
         slot->pool->Move(slot, SlotState::kChecking, now);
         MarkDirty(slot->pool);
@@ -173,8 +178,8 @@ void PoolBook::Renew(Slot* slot, TimePoint now) {
     Replace(slot, now);
     slot->renew_at = EndOf(*slot);
   } else {
-    pool->next_renewal = std::max(pool->next_renewal, now) + kRenewGap;
-    slot->renew_at = std::min(std::max(now + kRenewAgain, pool->next_renewal), EndOf(*slot));
+    const TimePoint place = TakePlace(&pool->last_renewal, kRenewGap, now);
+    slot->renew_at = std::min(std::max(now + kRenewAgain, place), EndOf(*slot));
   }
 }
 

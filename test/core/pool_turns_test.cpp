@@ -13,8 +13,7 @@ class PoolTurnsTest : public PoolBookTest {
   void PassWithTimers(Duration time) {
     const TimePoint end = now_ + time;
     while (book_->NextDeadline() <= end) {
-      now_ = std::max(now_, book_->NextDeadline());
-      EndTurn();
+      PassUntilDue();
     }
     now_ = end;
   }
@@ -100,9 +99,7 @@ TEST_F(PoolTurnsTest, ALongerLifetimeEndsReplacements) {
   ConnectAll();
   Pool* pool = PoolOf(kNode, kRole);
   while (pool->replaced().empty()) {
-    ASSERT_NE(book_->NextDeadline(), kNever);
-    now_ = std::max(now_, book_->NextDeadline());
-    EndTurn();
+    ASSERT_NO_FATAL_FAILURE(PassUntilDue());
   }
   FailConnects(Status("08001", "refused"));
   settings_.min_pool_size = 0;

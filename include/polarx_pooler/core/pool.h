@@ -87,8 +87,8 @@ class Pool {
   int parked = 0;            // of its leased slots, when they were last looked at
   bool none_parked = false;  // of them, and none will be while tickets wait
   MemorySource memory_source = MemorySource::kUnknown;
-  TimePoint next_check{};    // of an idle slot's memory, where others are due before it
-  TimePoint next_renewal{};  // attempt to replace one, the same
+  TimePoint last_check{};    // when the last slot looks again whether its memory may be checked
+  TimePoint last_renewal{};  // ... and whether it may be replaced
   std::deque<SlotId> cold;   // not warmed up so far, oldest first; some have been lent or are gone
   bool warmup_failed = false;        // and that was logged
   TimePoint warmup_blocked_until{};  // a warm-up has cost a connection
