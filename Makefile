@@ -9,7 +9,7 @@ MODULE_big = polarx_pooler
 EXTENSION = polarx_pooler
 DATA = sql/polarx_pooler--1.0.sql
 HEADERS_polarx_pooler = include/polarx_pooler.h
-OBJS = $(patsubst %.cpp,%.o,$(sort $(wildcard src/*/*.cpp)))
+OBJS = $(patsubst %.cpp,%.o,$(sort $(wildcard src/*/*.cpp src/pg/*/*.cpp)))
 REGRESS = $(sort $(basename $(notdir $(wildcard regress/sql/*.sql))))
 REGRESS_OPTS = --inputdir=regress --outputdir=regress
 EXTRA_CLEAN = $(OBJS:.o=.d) $(addprefix regress/,results regression.out regression.diffs)
@@ -30,8 +30,8 @@ POLARX_CXXFLAGS = -std=c++20 -O2 -g -fPIC -pthread -fvisibility=hidden -fvisibil
 	-fno-strict-aliasing -fwrapv -fstack-protector-strong -fno-omit-frame-pointer \
 	-DNDEBUG -Wall -Wextra $(WERROR) -D_GNU_SOURCE -D_FORTIFY_SOURCE=2 -MMD -MP $(COPT)
 
-POLARX_INCLUDES_core = -Iinclude
-POLARX_INCLUDES_engine = -Iinclude -isystem $(includedir)
+POLARX_INCLUDES_core = -Isrc
+POLARX_INCLUDES_engine = -Isrc -isystem $(includedir)
 POLARX_INCLUDES_pg = -Iinclude -Isrc \
 	-isystem $(includedir_server) -isystem $(includedir_internal) -isystem $(includedir)
 

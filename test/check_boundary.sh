@@ -17,22 +17,22 @@ forbid() {
   while read -r line; do complain "$line: $reason"; done
 }
 
-core=$(find src/core include/polarx_pooler/core -name '*.h' -o -name '*.cpp')
-engine=$(find src/engine include/polarx_pooler/engine -name '*.h' -o -name '*.cpp')
+core=$(find src/core -name '*.h' -o -name '*.cpp')
+engine=$(find src/engine -name '*.h' -o -name '*.cpp')
 pg=$(find src/pg -name '*.h' -o -name '*.cpp')
 threads='<(atomic|barrier|condition_variable|future|latch|mutex|semaphore|shared_mutex|stop_token|thread)>'
 
 forbid 'core includes only the standard library and core' < <(includes $core |
-  grep -vE ': (<[a-z_0-9]+>|"polarx_pooler/core/[a-z_0-9]+\.h"|"[a-z_0-9]+\.h")' || true)
+  grep -vE ': (<[a-z_0-9]+>|"core/[a-z_0-9]+\.h")' || true)
 # parking.h has the words that two processes share.
 forbid 'core has no threads' < <(includes $core | grep -E "$threads" |
   grep -vE 'core/parking\.h:[0-9]+: <atomic>' || true)
 forbid 'engine includes only core, engine, libpq and the system' < <(includes $engine |
-  grep -vE ': (<[^>]+>|"polarx_pooler/(core|engine)/[a-z_0-9]+\.h"|"[a-z_0-9]+\.h")' || true)
-forbid 'no such file beside it' < <(includes $core $engine | grep -E ': "[a-z_0-9]+\.h"' |
+  grep -vE ': (<[^>]+>|"(core|engine)/[a-z_0-9]+\.h")' || true)
+forbid 'no such file' < <(includes $core $engine | grep -E ': "[^"]+"' |
   while read -r line; do
     name=${line#*\"}
-    [ -e "$(dirname "${line%%:*}")/${name%%\"*}" ] || echo "$line"
+    [ -e "src/${name%%\"*}" ] || echo "$line"
   done)
 forbid 'a server header outside of src/pg' < <(includes $core $engine include/*.h |
   grep -E '[<"](([0-9]+/)?server/|postgres|c\.h|fmgr|miscadmin|utils/|storage/|catalog/|lib/|access/)' || true)
@@ -43,20 +43,38 @@ forbid 'only prelude.h includes server headers' < <(includes $pg | grep -v '^src
     name=$(sed -E 's/^[^ ]* ["<]([^">]*)[">].*/\1/' <<<"$line")
     case $line in
       *'<'*) [ ! -e "$(pg_config --includedir-server)/$name" ] || echo "$line" ;;
-      *) [ -e "include/$name" ] || [ -e "src/pg/$name" ] || [ -e "src/$name" ] || echo "$line" ;;
+      *) [ -e "include/$name" ] || [ -e "src/$name" ] || echo "$line" ;;
     esac
   done)
 for file in $(find src/pg -name '*.cpp'); do
   last=$(includes "$file" | tail -n 1)
-  grep -qE '"(pg/)?prelude\.h"' <<<"$last" || complain "$file: prelude.h is not the last include"
+  grep -qE '"pg/prelude\.h"' <<<"$last" || complain "$file: prelude.h is not the last include"
+done
+
+# The rooms of src/pg: what each may include besides itself, core and engine. module.cpp sees all.
+room_sees() {
+  case $1 in
+    base) echo ;;
+    shared) echo base ;;
+    launcher | worker) echo shared base ;;
+    session) echo remote shared base ;;
+    remote) echo session shared base ;;
+    sql) echo remote session shared base ;;
+    *) complain "src/pg/$1 is no room of the house" ;;
+  esac
+}
+for folder in src/pg/*/; do
+  room=$(basename "$folder")
+  seen=$(room_sees "$room" | tr ' ' '|')
+  forbid "src/pg/$room may not include that room" < <(includes "$folder"* |
+    grep -E '"pg/[a-z]+/' | grep -vE "\"pg/($room${seen:+|$seen})/" || true)
 done
 
 # The compile rules: each of these must fail for want of the header, and the last ones must pass.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-mkdir -p "$scratch"/src/{core,engine,pg} "$scratch/include"
+mkdir -p "$scratch"/src/{core,engine,pg}
 cp Makefile "$scratch/"
-cp -r include/. "$scratch/include/"
 compiles() {
   printf '#include "%s"\n' "$2" >"$scratch/src/$1/probe.cpp"
   make -C "$scratch" "${@:3}" -B "src/$1/probe.o" >"$scratch/log" 2>&1

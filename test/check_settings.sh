@@ -3,7 +3,7 @@
 # same ones.
 set -eu
 cd "$(dirname "$0")/.."
-defined=$(grep -hoE '"pooler\.[a-z_]+"' src/pg/*.cpp | tr -d '"' | sort -u)
+defined=$(grep -rhoE '"pooler\.[a-z_]+"' src/pg | tr -d '"' | sort -u)
 # shellcheck disable=SC2016
 documented=$(grep -oE '^\| *`pooler\.[a-z_]+`' README.md | grep -oE 'pooler\.[a-z_]+' | sort -u)
 status=0

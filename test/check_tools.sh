@@ -35,7 +35,7 @@ check_cpp() {
 
 # tidy_file FILE [CHECKS]: with the include paths of its layer, as in the Makefile.
 tidy_file() {
-  local includes=(-Iinclude) server log
+  local includes=(-Isrc) server log
   case $1 in
     src/engine/*) includes+=(-isystem "$(pg_config --includedir)") ;;
     src/pg/*)
@@ -43,7 +43,7 @@ tidy_file() {
         server=$(pg_config $server)
         includes+=(-isystem "$server" -isystem "$server/internal")
       done
-      includes+=(-Isrc)
+      includes+=(-Iinclude)
       ;;
   esac
   # Only what is found counts: the rest of its words are numbers of suppressed warnings.
@@ -56,7 +56,7 @@ tidy_file() {
 # tidy [CHECKS]
 tidy() {
   local files
-  files=$(ls -S src/core/*.cpp src/engine/*.cpp src/pg/*.cpp)  # the longest first
+  files=$(ls -S src/core/*.cpp src/engine/*.cpp src/pg/*.cpp src/pg/*/*.cpp)  # the longest first
   xargs -P "$(nproc)" -n 1 bash "$0" --file "${1:-}" <<<"$files" ||
     complain "clang-tidy found something; .clang-tidy says what it looks for"
   echo "check_tools: clang-tidy${1:+ ($1)} saw $(wc -w <<<"$files") files"

@@ -53,7 +53,7 @@ done | perl -MJSON::PP -e '
   while (my $text = <STDIN>) {
     for my $file (@{decode_json($text)->{files}}) {
       (my $name = $file->{file}) =~ s,^\Q$root\E/,,;
-      next unless $name =~ m,^(src|include/polarx_pooler)/(core|engine)/,;
+      next unless $name =~ m,^src/(core|engine)/,;
       $runs{$name}{$_->{line_number}} += $_->{count} for @{$file->{lines}};
       for my $function (@{$file->{functions}}) {
         my $place = $functions{$name}{$function->{start_line}} //= {runs => 0};

@@ -91,7 +91,7 @@ checks() {
 }
 # The sanitizers' builds compile core and engine with clang++, this one the rest.
 clang() {
-  local objects=(src/pg/*.cpp)
+  local objects=(src/pg/*.cpp src/pg/*/*.cpp)
   make -s -C "$tree" -B -j "$jobs" CXX=clang++ COPT=-fsyntax-only "${objects[@]/%cpp/o}"
 }
 example() { make -s -C "$tree/test/example" install; }
@@ -103,7 +103,7 @@ fuzz() { "$tree/test/fuzz/run.sh" 6 --jobs 2 --build "$work/fuzz"; }
 # A million steps, and a world of more than 10,000 slots; those of the unit tests are not optimized,
 # and fewer.
 simulation() {
-  (cd "$tree" && g++ -std=c++20 -O2 -Iinclude -Itest/core src/core/*.cpp test/core/simulation_test.cpp \
+  (cd "$tree" && g++ -std=c++20 -O2 -Isrc -Itest/core src/core/*.cpp test/core/simulation_test.cpp \
     -lgtest_main -lgtest -pthread -o "$work/simulation_test") &&
     POLARX_SIM_STEPS=1000000 POLARX_SIM_CLIENTS=9000 "$work/simulation_test"
 }

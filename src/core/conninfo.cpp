@@ -1,6 +1,6 @@
 // Options of servers and user mappings are checked here and made into the complete option list of a
 // datanode connection; in backends and on the main thread of the pooler worker.
-#include "polarx_pooler/core/conninfo.h"
+#include "core/conninfo.h"
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 // Durations are counted in log-linear buckets here; on the main thread of the pooler worker.
-#include "polarx_pooler/core/histogram.h"
+#include "core/histogram.h"
 
 #include <algorithm>
 #include <bit>

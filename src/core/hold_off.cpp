@@ -1,5 +1,5 @@
 // After a failed connect: when to try again, and what to say until then; on the main thread.
-#include "polarx_pooler/core/hold_off.h"
+#include "core/hold_off.h"
 
 #include <algorithm>
 #include <cstdio>

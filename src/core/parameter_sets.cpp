@@ -1,5 +1,5 @@
 // Parameter values that datanodes report, kept once; on the main thread and in backends.
-#include "polarx_pooler/core/parameter_sets.h"
+#include "core/parameter_sets.h"
 
 #include <algorithm>
 #include <utility>

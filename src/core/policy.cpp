@@ -1,5 +1,5 @@
 // How many connections a pool should have, and how long one lives; pure functions.
-#include "polarx_pooler/core/policy.h"
+#include "core/policy.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // A pool with its slots, and the node that it belongs to; on the main thread.
-#include "polarx_pooler/core/pool.h"
+#include "core/pool.h"
 
 #include <cassert>
 

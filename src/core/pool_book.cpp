@@ -1,5 +1,5 @@
 // The book-keeping of all pools: what happens to sessions and slots; on the main thread.
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 #include <algorithm>
 #include <cassert>
@@ -7,9 +7,11 @@
 
 namespace polarx {
 
-PoolBook::PoolBook(PoolActions* actions, const Settings& settings, std::uint64_t seed,
-                   std::span<NodeCell> cells)
-    : actions_(actions),
+PoolBook::PoolBook(SlotDriver* driver, LeaseEvents* events, Surroundings* surroundings,
+                   const Settings& settings, std::uint64_t seed, std::span<NodeCell> cells)
+    : driver_(driver),
+      events_(events),
+      surroundings_(surroundings),
       settings_(settings),
       random_(static_cast<std::minstd_rand::result_type>(seed)),
       cells_(cells),
@@ -82,7 +84,7 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
     const MappingEntry* entry = FindMapping(want.node, want.role);
     assert(entry != nullptr);
     if (entry->pool == nullptr) {
-      actions_->Reject(*ticket, entry->definition.status);
+      events_->Reject(*ticket, entry->definition.status);
       return;
     }
     ticket->wants.push_back({.node = want.node,
@@ -141,7 +143,7 @@ void PoolBook::Discard(Ticket* ticket) {
 
 void PoolBook::RejectTicket(Ticket* ticket, const Status& status) {
   Leave(ticket);
-  actions_->Reject(*ticket, status);
+  events_->Reject(*ticket, status);
   Discard(ticket);
 }
 
@@ -154,14 +156,14 @@ bool PoolBook::Withdraw(SessionId session, std::uint32_t request) {
   return true;
 }
 
-bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind kind,
-                       TimePoint now) {
+bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind kind, TimePoint now,
+                       std::vector<std::string> verify) {
   Slot* slot = FindLease(lease);
   if (slot == nullptr || slot->session != session) {
     return false;
   }
   EndUse(slot, now);
-  ComeBack(slot, kind, now);
+  ComeBack(slot, kind, now, std::move(verify));
   return true;
 }
 
@@ -184,7 +186,8 @@ bool PoolBook::AboveLimit(const Node& node) const {
 }
 
 // What becomes of a slot that was leased.
-void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
+void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now,
+                        std::vector<std::string> verify) {
   Pool* pool = slot->pool;
   if (kind == protocol::ReleaseKind::kClose) {
     CloseSlot(slot, CloseReason::kRequested, now);
@@ -200,7 +203,7 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now) {
     if (std::exchange(slot->reset_sent, false)) {
       kind = protocol::ReleaseKind::kResetSent;
     }
-    actions_->Reset(slot, kind, now >= slot->check_at);
+    driver_->Reset(slot, {kind, now >= slot->check_at, std::move(verify)});
   }
 }
 
@@ -269,7 +272,7 @@ void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
   EndReplacement(slot);
   slot->pool->Move(slot, SlotState::kClosing, now);
   MarkDirty(slot->pool);
-  actions_->Close(slot);
+  driver_->Close(slot);
 }
 
 void PoolBook::OnConnected(Slot* slot, TimePoint now) {
@@ -283,10 +286,11 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   RecoverNode(pool->node);
   if (pool->hold_off.Clear()) {
     const bool own = pool->hold_off.status().sqlstate() == sqlstate::kOutOfDescriptors;
-    actions_->Log("datanode \"" + pool->node->definition.name +
-                      (own ? "\" is connected to again as remote user \"" + pool->remote_user + "\""
-                           : "\" lets remote user \"" + pool->remote_user + "\" in again"),
-                  "");
+    surroundings_->Log(
+        "datanode \"" + pool->node->definition.name +
+            (own ? "\" is connected to again as remote user \"" + pool->remote_user + "\""
+                 : "\" lets remote user \"" + pool->remote_user + "\" in again"),
+        "");
   }
   MarkNode(pool->node);
   pool->cold.push_back(slot->id);
@@ -334,7 +338,7 @@ void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
       [[fallthrough]];
     case SlotState::kResetting:
     case SlotState::kChecking:
-      actions_->Log(
+      surroundings_->Log(
           "connection to datanode \"" + slot->pool->node->definition.name + "\" is closed: " + why,
           "");
       CloseSlot(slot, CloseReason::kError, now);

@@ -1,7 +1,7 @@
 // What a failed attempt, a ping and a success tell of a node or pool; on the main thread.
 #include <algorithm>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 
@@ -37,7 +37,7 @@ void PoolBook::Fail(Pool* pool, const Status& status, FailureScope scope, TimePo
     return;  // an attempt from before the failure that is known
   }
   if (pool->hold_off.Fail(status, now, Jitter())) {
-    actions_->Log(status.message(), status.detail());
+    surroundings_->Log(status.message(), status.detail());
   }
   sleepers_.emplace(pool->hold_off.retry_at(), pool->id);
 }
@@ -48,7 +48,7 @@ void PoolBook::FailNode(Node* node, const Status& status, TimePoint now) {
     return;  // an attempt from before the failure that is known
   }
   if (node->hold_off.Fail(status, now, Jitter())) {
-    actions_->Log(status.message(), status.detail());
+    surroundings_->Log(status.message(), status.detail());
   }
   SleepUntilRetry(*node);
 }
@@ -62,7 +62,7 @@ void PoolBook::SleepUntilRetry(const Node& node) {
 void PoolBook::RecoverNode(Node* node) {
   node->known_up = true;
   if (node->hold_off.Clear()) {
-    actions_->Log("datanode \"" + node->definition.name + "\" can be reached again", "");
+    surroundings_->Log("datanode \"" + node->definition.name + "\" can be reached again", "");
     MarkNode(node);
   }
 }

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 

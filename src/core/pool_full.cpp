@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 
@@ -134,7 +134,7 @@ Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint no
   std::string detail = text;
   if (oldest != nullptr) {
     std::snprintf(text, sizeof(text), " Process %d has held one for %.1f s",
-                  actions_->SessionPid(oldest->session),
+                  surroundings_->SessionPid(oldest->session),
                   std::chrono::duration<double>(now - oldest->state_since).count());
     detail += text;
     if (const Ticket* other = TicketOf(oldest->session); other != nullptr) {

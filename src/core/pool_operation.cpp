@@ -1,7 +1,7 @@
 // What administrators ask for: clean, pause, ping, check, statistics; on the main thread.
 #include <algorithm>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 namespace {
@@ -49,7 +49,7 @@ void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
     ComeBack(slot, protocol::ReleaseKind::kClean, now);
   } else if (!slot->recalled) {
     slot->recalled = true;
-    actions_->Recall(*slot);
+    events_->Recall(*slot);
   }
 }
 

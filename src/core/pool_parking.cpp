@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 
@@ -109,7 +109,7 @@ bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
     return false;
   }
   slot->reset_sent = state == parking::State::kResetSent;
-  actions_->Taken(*slot);
+  events_->Taken(*slot);
   EndUse(slot, now);
   return true;
 }
@@ -122,7 +122,7 @@ bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
 // --- given back through the cell ----------------------------------------------------------------
 
 void PoolBook::OnReturned(Slot* slot, TimePoint now) {
-  actions_->Taken(*slot);
+  events_->Taken(*slot);
   EndUse(slot, now);
   ComeBack(slot, protocol::ReleaseKind::kClean, now);
 }

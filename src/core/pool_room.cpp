@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 namespace {
@@ -23,7 +23,7 @@ int CountEverywhere(const std::map<NodeId, std::unique_ptr<Node>>& nodes, SlotSt
 
 }  // namespace
 
-bool PoolBook::HasRoom(const Pool& pool) { return actions_->RoomFor(*pool.node).ok(); }
+bool PoolBook::HasRoom(const Pool& pool) { return surroundings_->RoomFor(*pool.node).ok(); }
 
 // The slot idle longest, of other pools that no older ticket waits in; `spare`: of those above
 // their minimum. Null: none.
@@ -81,7 +81,7 @@ void PoolBook::WakeStarved() {
 }
 
 void PoolBook::RejectForRoom(Pool* pool, TimePoint now) {
-  const Status status = actions_->RoomFor(*pool->node);
+  const Status status = surroundings_->RoomFor(*pool->node);
   if (status.ok() || CountEverywhere(nodes_, SlotState::kClosing) > 0 ||
       LongestIdle(*pool, false) != nullptr) {
     return;
@@ -104,7 +104,7 @@ void PoolBook::RejectForRoom(Pool* pool, TimePoint now) {
     }
     if (now >= told_lack_ + kTellAgain) {
       told_lack_ = now;
-      actions_->Log(status.message(), status.detail());
+      surroundings_->Log(status.message(), status.detail());
     }
     ++pool->counters.rejected;
     RejectTicket(next, status);

@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 
@@ -167,7 +167,7 @@ void PoolBook::ExpireTickets(TimePoint now) {
     }
     if (const HoldOff* hold_off = lacking->ActiveHoldOff(); hold_off != nullptr) {
       RejectTicket(ticket, hold_off->Refusal(now));
-    } else if (const Status room = actions_->RoomFor(*lacking->node);
+    } else if (const Status room = surroundings_->RoomFor(*lacking->node);
                !room.ok() && lacking->node->total() < LimitsOf(*lacking->node).max_size) {
       ++pools_.at(lacking->id)->counters.rejected;
       RejectTicket(ticket, room);
@@ -256,7 +256,7 @@ bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
   } else {
     ++counters_.client_request_from_hashtab;
   }
-  actions_->Grant(*ticket, slots);
+  events_->Grant(*ticket, slots);
   Discard(ticket);
   return true;
 }
@@ -295,7 +295,7 @@ Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
     Slot* slot = &idle.front();
     if (now >= EndOf(*slot)) {
       CloseSlot(slot, CloseReason::kLifetime, now);
-    } else if (!actions_->LooksAlive(*slot)) {
+    } else if (!driver_->LooksAlive(*slot)) {
       CloseSlot(slot, CloseReason::kError, now);
     } else {
       return slot;
@@ -347,7 +347,7 @@ bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
 void PoolBook::Open(Pool* pool, TimePoint now) {
   Slot* slot = pool->AddSlot(next_slot_++, now);
   slots_[slot->id] = slot;
-  actions_->Connect(slot);
+  driver_->Connect(slot);
 }
 
 void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cassert>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 namespace {
@@ -101,7 +101,7 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
       } else {
         slot->pool->Move(slot, SlotState::kChecking, now);
         MarkDirty(slot->pool);
-        actions_->Measure(slot);
+        driver_->Measure(slot);
       }
     }
   }
@@ -132,7 +132,7 @@ void PoolBook::WarnOfLongLease(Slot* slot, TimePoint now) {
     return;
   }
   slot->warned = true;
-  actions_->LongLease(*slot, now - slot->held_since);
+  events_->LongLease(*slot, now - slot->held_since);
 }
 
 // --- replacement --------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ void PoolBook::OnMeasured(Slot* slot, std::optional<std::int64_t> bytes, TimePoi
   slot->checked_at = now;
   slot->check_at = now + JitteredGap(settings_.pool_session_context_check_gap, Jitter());
   if (!bytes.has_value() && !std::exchange(node->memory_hidden, true)) {
-    actions_->Log(
+    surroundings_->Log(
         "memory of sessions on datanode \"" + node->definition.name + "\" cannot be measured",
         "Remote user \"" + pool->remote_user +
             "\" may not read pg_backend_memory_contexts there, and the extension "
@@ -223,12 +223,12 @@ void PoolBook::OnMeasured(Slot* slot, std::optional<std::int64_t> bytes, TimePoi
   }
   const std::int64_t limit = std::int64_t{settings_.pool_session_memory_limit_mb} << 20;
   if (bytes.value_or(0) > limit) {
-    actions_->Log("connection to datanode \"" + node->definition.name +
-                      "\" is closed: its session, "
-                      "process " +
-                      std::to_string(slot->remote_pid) + " of remote user \"" + pool->remote_user +
-                      "\", uses " + Megabytes(*bytes),
-                  "pooler.pool_session_memory_limit is " + Megabytes(limit) + ".");
+    surroundings_->Log("connection to datanode \"" + node->definition.name +
+                           "\" is closed: its session, "
+                           "process " +
+                           std::to_string(slot->remote_pid) + " of remote user \"" +
+                           pool->remote_user + "\", uses " + Megabytes(*bytes),
+                       "pooler.pool_session_memory_limit is " + Megabytes(limit) + ".");
     CloseSlot(slot, CloseReason::kMemory, now);
   } else {
     Settle(slot, now);

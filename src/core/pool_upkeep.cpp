@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cassert>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 

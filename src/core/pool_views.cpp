@@ -1,5 +1,5 @@
 // The rows of the views, from the book-keeping; pure functions.
-#include "polarx_pooler/core/pool_views.h"
+#include "core/pool_views.h"
 
 #include <cstdio>
 
@@ -120,7 +120,7 @@ std::vector<protocol::Row> PoolRows(const PoolBook& book, const WallClock& clock
   return rows;
 }
 
-std::vector<protocol::Row> ConnectionRows(const PoolBook& book, PoolActions* sessions,
+std::vector<protocol::Row> ConnectionRows(const PoolBook& book, Surroundings* sessions,
                                           const WallClock& clock) {
   std::vector<protocol::Row> rows;
   for (const auto& [id, pool] : book.pools()) {

@@ -1,7 +1,7 @@
 // New connections are warmed up, once nothing else is to be done; on the main thread.
 #include <utility>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 
@@ -25,7 +25,7 @@ void PoolBook::WarmUp(Pool* pool, TimePoint now) {
     pool->cold.pop_front();
     if (cold) {
       pool->Move(slot, SlotState::kWarming, now);
-      actions_->Warm(slot);
+      driver_->Warm(slot);
     }
   }
 }
@@ -37,9 +37,9 @@ void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, Tim
   }
   MarkNode(pool->node);  // the next one's turn
   if (!std::exchange(pool->warmup_failed, true)) {
-    actions_->Log("pooler.warmup_query failed on datanode \"" + pool->node->definition.name +
-                      "\" as remote user \"" + pool->remote_user + "\": " + why,
-                  "");
+    surroundings_->Log("pooler.warmup_query failed on datanode \"" + pool->node->definition.name +
+                           "\" as remote user \"" + pool->remote_user + "\": " + why,
+                       "");
   }
   if (lost) {
     // Each further one might cost a connection as well.
@@ -50,7 +50,7 @@ void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, Tim
     pool->Move(slot, SlotState::kResetting, now);
     CloseReplaced(pool, now);
     NoteHurry(*pool);
-    actions_->Reset(slot, protocol::ReleaseKind::kInTransaction, false);
+    driver_->Reset(slot, {protocol::ReleaseKind::kInTransaction, false, {}});
   }
 }
 

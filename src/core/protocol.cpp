@@ -1,6 +1,6 @@
 // Frames become bytes and bytes become frames here; on the main thread and in backends. What a
 // message consists of is said once, in FieldsOf; Writer and Reader both follow it.
-#include "polarx_pooler/core/protocol.h"
+#include "core/protocol.h"
 
 #include <array>
 #include <cassert>

@@ -1,5 +1,5 @@
 // The stat lines are written out here; on the main thread of the pooler worker.
-#include "polarx_pooler/core/stat_line.h"
+#include "core/stat_line.h"
 
 #include <algorithm>
 #include <array>

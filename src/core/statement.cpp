@@ -1,6 +1,6 @@
 // The first words of a statement are read here, the way the server's scanner would read them; in
 // backends.
-#include "polarx_pooler/core/statement.h"
+#include "core/statement.h"
 
 #include <algorithm>
 #include <array>

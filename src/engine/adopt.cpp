@@ -1,6 +1,6 @@
 // A lent descriptor becomes a PGconn here, by playing the server's part of libpq's startup; in a
 // backend, on its only thread.
-#include "polarx_pooler/engine/adopt.h"
+#include "engine/adopt.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -22,8 +22,8 @@
 #include <utility>
 #include <vector>
 
-#include "polarx_pooler/engine/environment.h"
-#include "polarx_pooler/engine/server_messages.h"
+#include "engine/environment.h"
+#include "engine/server_messages.h"
 
 namespace polarx {
 namespace {

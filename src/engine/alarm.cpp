@@ -1,5 +1,5 @@
 // The alarm of a thread that waits in epoll.
-#include "polarx_pooler/engine/alarm.h"
+#include "engine/alarm.h"
 
 #include <sys/timerfd.h>
 

@@ -1,5 +1,5 @@
 // What a datanode asks of who connects, looked at before libpq does it; pure functions over bytes.
-#include "polarx_pooler/engine/authentication.h"
+#include "engine/authentication.h"
 
 namespace polarx {
 namespace {

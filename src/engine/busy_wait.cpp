@@ -1,5 +1,5 @@
 // A look at a descriptor before its thread sleeps; on any thread.
-#include "polarx_pooler/engine/busy_wait.h"
+#include "engine/busy_wait.h"
 
 #include <poll.h>
 

@@ -1,5 +1,5 @@
 // The wake-up of a thread that waits in epoll; Signal on any thread, Clear on the waiting one.
-#include "polarx_pooler/engine/channel.h"
+#include "engine/channel.h"
 
 #include <sys/eventfd.h>
 

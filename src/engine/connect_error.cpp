@@ -1,5 +1,5 @@
 // From libpq's words about a failed connect to a Status; pure functions over text.
-#include "polarx_pooler/engine/connect_error.h"
+#include "engine/connect_error.h"
 
 #include <cctype>
 #include <cerrno>

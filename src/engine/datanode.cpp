@@ -1,6 +1,6 @@
 // One datanode connection from the name lookup to the datanode's end of file; on its worker thread.
 // What it does in between for the pooler is in datanode_run.cpp.
-#include "polarx_pooler/engine/datanode.h"
+#include "engine/datanode.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -11,9 +11,9 @@
 #include <cassert>
 #include <cerrno>
 
-#include "polarx_pooler/engine/adopt.h"
-#include "polarx_pooler/engine/authentication.h"
-#include "polarx_pooler/engine/connect_error.h"
+#include "engine/adopt.h"
+#include "engine/authentication.h"
+#include "engine/connect_error.h"
 
 namespace polarx {
 namespace {

@@ -6,9 +6,9 @@
 #include <cassert>
 #include <utility>
 
-#include "polarx_pooler/engine/adopt.h"
-#include "polarx_pooler/engine/connect_error.h"
-#include "polarx_pooler/engine/datanode.h"
+#include "engine/adopt.h"
+#include "engine/connect_error.h"
+#include "engine/datanode.h"
 
 namespace polarx {
 namespace {

@@ -1,5 +1,5 @@
 // The environment variables that libpq would read are taken away here; in single-threaded moments.
-#include "polarx_pooler/engine/environment.h"
+#include "engine/environment.h"
 
 #include <unistd.h>
 

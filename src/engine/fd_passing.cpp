@@ -1,5 +1,5 @@
 // Bytes and descriptors cross a Unix socket here; on the thread that calls.
-#include "polarx_pooler/engine/fd_passing.h"
+#include "engine/fd_passing.h"
 
 #include <sys/socket.h>
 

@@ -1,5 +1,5 @@
 // Blocking calls run here on helper threads, away from the threads that must answer.
-#include "polarx_pooler/engine/helper.h"
+#include "engine/helper.h"
 
 #include <algorithm>
 #include <cassert>
@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "polarx_pooler/engine/mutex.h"
-#include "polarx_pooler/engine/signal_mask.h"
+#include "engine/mutex.h"
+#include "engine/signal_mask.h"
 
 namespace polarx {
 namespace {

@@ -1,5 +1,5 @@
 // libpq is asked for its connection options here; in any process, on any one thread.
-#include "polarx_pooler/engine/libpq_options.h"
+#include "engine/libpq_options.h"
 
 #include <libpq-fe.h>
 

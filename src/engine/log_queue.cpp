@@ -1,5 +1,5 @@
 // Log records wait here for the main thread; pushed on any thread.
-#include "polarx_pooler/engine/log_queue.h"
+#include "engine/log_queue.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // The statements by which the memory of a datanode session is measured; constants, any thread.
-#include "polarx_pooler/engine/memory_check.h"
+#include "engine/memory_check.h"
 
 namespace polarx {
 namespace {

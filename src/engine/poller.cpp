@@ -1,5 +1,5 @@
 // One thread waits for its descriptors here.
-#include "polarx_pooler/engine/poller.h"
+#include "engine/poller.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,5 +1,5 @@
 // The facade of the pooler and its turn: take in, serve, print, flush; on the main thread.
-#include "polarx_pooler/engine/pooler.h"
+#include "engine/pooler.h"
 
 #include <sched.h>
 #include <sys/random.h>
@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cassert>
 
-#include "pooler_impl.h"
+#include "engine/pooler_impl.h"
 
 namespace polarx {
 namespace {
@@ -37,7 +37,7 @@ TimePoint After(TimePoint now, std::chrono::seconds interval) {
 
 Pooler::Impl::Impl(PoolerConfig config, const Settings& settings)
     : config_(std::move(config)),
-      book_(this, settings, Seed(), config_.node_cells),
+      book_(this, this, this, settings, Seed(), config_.node_cells),
       helpers_(kHelperThreads, kHelperThreadsPerKey) {
   const TimePoint now = Now();
   stats_since_ = now;

@@ -8,7 +8,7 @@
 #include <system_error>
 #include <utility>
 
-#include "pooler_impl.h"
+#include "engine/pooler_impl.h"
 
 namespace polarx {
 namespace {

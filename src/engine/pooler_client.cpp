@@ -1,5 +1,5 @@
 // The session's end of the socket to the pooler worker; in a backend, on its only thread.
-#include "polarx_pooler/engine/pooler_client.h"
+#include "engine/pooler_client.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -12,7 +12,7 @@
 #include <utility>
 #include <variant>
 
-#include "polarx_pooler/engine/fd_passing.h"
+#include "engine/fd_passing.h"
 
 namespace polarx {
 namespace {

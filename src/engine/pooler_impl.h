@@ -14,20 +14,20 @@
 #include <utility>
 #include <vector>
 
-#include "polarx_pooler/core/pool_book.h"
-#include "polarx_pooler/core/pool_views.h"
-#include "polarx_pooler/engine/alarm.h"
-#include "polarx_pooler/engine/busy_wait.h"
-#include "polarx_pooler/engine/channel.h"
-#include "polarx_pooler/engine/helper.h"
-#include "polarx_pooler/engine/poller.h"
-#include "polarx_pooler/engine/pooler.h"
-#include "polarx_pooler/engine/session.h"
-#include "polarx_pooler/engine/worker.h"
+#include "core/pool_book.h"
+#include "core/pool_views.h"
+#include "engine/alarm.h"
+#include "engine/busy_wait.h"
+#include "engine/channel.h"
+#include "engine/helper.h"
+#include "engine/poller.h"
+#include "engine/pooler.h"
+#include "engine/session.h"
+#include "engine/worker.h"
 
 namespace polarx {
 
-class Pooler::Impl : public PoolActions {
+class Pooler::Impl : public SlotDriver, public LeaseEvents, public Surroundings {
  public:
   Impl(PoolerConfig config, const Settings& settings);
   ~Impl() override;
@@ -40,12 +40,12 @@ class Pooler::Impl : public PoolActions {
   TimePoint NextDeadline() const;
   void Apply(const Settings& settings, TimePoint now);
 
-  // PoolActions
+  // SlotDriver, LeaseEvents, Surroundings
   Status RoomFor(const Node& node) override;
   void Connect(Slot* slot) override;
   void Warm(Slot* slot) override;
   bool LooksAlive(const Slot& slot) override;
-  void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) override;
+  void Reset(Slot* slot, ResetWork work) override;
   void Measure(Slot* slot) override;
   void Recall(const Slot& slot) override;
   void Taken(const Slot& slot) override;
@@ -173,7 +173,6 @@ class Pooler::Impl : public PoolActions {
   std::deque<std::pair<TimePoint, SessionId>> unattached_;  // when the time to attach is over
   std::unordered_map<SessionId, std::unique_ptr<Session>> sessions_;
   SessionId next_session_ = 1;
-  std::vector<std::string> verify_;  // of the release being handled, for Reset
 
   std::map<std::uint64_t, PingJob> ping_jobs_;
   std::map<std::uint64_t, PingTarget> pings_;

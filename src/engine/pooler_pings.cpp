@@ -1,8 +1,8 @@
 // Pings of nodes, on idle slots or by a startup of their own; on the main thread.
 #include <algorithm>
 
-#include "polarx_pooler/engine/startup_ping.h"
-#include "pooler_impl.h"
+#include "engine/startup_ping.h"
+#include "engine/pooler_impl.h"
 
 namespace polarx {
 

@@ -1,7 +1,7 @@
 // What sessions ask for, request by request; on the main thread.
 #include <algorithm>
 
-#include "pooler_impl.h"
+#include "engine/pooler_impl.h"
 
 namespace polarx {
 namespace {
@@ -189,15 +189,15 @@ void Pooler::Impl::HandleRelease(Session* session, const protocol::Release& rele
     std::erase(session->granted, released.lease);
     if (Slot* slot = book_.FindLease(released.lease); slot != nullptr) {
       // What the datanode told the borrower, the pooler's own connection never saw.
-      verify_.clear();
+      std::vector<std::string> verify;
       for (const auto& changed : released.changed) {
         const protocol::Parameters& values = slot->parameters->values;
         if (std::any_of(values.begin(), values.end(),
                         [&](const auto& known) { return known.first == changed.first; })) {
-          verify_.push_back(changed.first);
+          verify.push_back(changed.first);
         }
       }
-      (void)book_.Release(session->id, released.lease, released.kind, now);
+      (void)book_.Release(session->id, released.lease, released.kind, now, std::move(verify));
     }
   }
 }

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "polarx_pooler/engine/memory_check.h"
-#include "pooler_impl.h"
+#include "engine/memory_check.h"
+#include "engine/pooler_impl.h"
 
 namespace polarx {
 namespace {
@@ -54,19 +54,18 @@ void Pooler::Impl::Warm(Slot* slot) {
   RunOn(slot, RunKind::kWarm, {book_.settings().warmup_query});
 }
 
-void Pooler::Impl::Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) {
+void Pooler::Impl::Reset(Slot* slot, ResetWork work) {
   std::vector<std::string> statements;
-  if (kind == protocol::ReleaseKind::kInTransaction) {
+  if (work.kind == protocol::ReleaseKind::kInTransaction) {
     statements.emplace_back("ROLLBACK");
   }
   statements.push_back(book_.settings().reset_query);
-  if (measure) {
+  if (work.measure) {
     measured_.insert(slot->id);
   }
-  RunOn(slot, RunKind::kReset, std::move(statements), std::move(verify_),
-        measure ? MeasureStatement(slot->pool->memory_source) : "",
-        kind == protocol::ReleaseKind::kResetSent);
-  verify_.clear();
+  RunOn(slot, RunKind::kReset, std::move(statements), std::move(work.verify),
+        work.measure ? MeasureStatement(slot->pool->memory_source) : "",
+        work.kind == protocol::ReleaseKind::kResetSent);
 }
 
 void Pooler::Impl::Measure(Slot* slot) {

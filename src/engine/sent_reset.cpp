@@ -1,6 +1,6 @@
 // A reset that a session has sent, and its answer, byte by byte; on the thread that has the
 // connection.
-#include "polarx_pooler/engine/sent_reset.h"
+#include "engine/sent_reset.h"
 
 #include <arpa/inet.h>
 #include <sys/socket.h>
@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "polarx_pooler/engine/connect_error.h"
-#include "polarx_pooler/engine/server_messages.h"
+#include "engine/connect_error.h"
+#include "engine/server_messages.h"
 
 namespace polarx {
 namespace {

@@ -1,5 +1,5 @@
 // What a server says, as bytes; on any thread.
-#include "polarx_pooler/engine/server_messages.h"
+#include "engine/server_messages.h"
 
 #include <arpa/inet.h>
 

@@ -1,7 +1,7 @@
 // One attached backend: bytes in, bytes and descriptors out; on the main thread.
-#include "polarx_pooler/engine/session.h"
+#include "engine/session.h"
 
-#include "polarx_pooler/engine/fd_passing.h"
+#include "engine/fd_passing.h"
 
 namespace polarx {
 

@@ -1,5 +1,5 @@
 // The PGconns that a session keeps while nothing is lent to it; in a backend, on its only thread.
-#include "polarx_pooler/engine/shells.h"
+#include "engine/shells.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -8,8 +8,8 @@
 #include <string>
 #include <utility>
 
-#include "polarx_pooler/engine/adopt.h"
-#include "polarx_pooler/engine/server_messages.h"
+#include "engine/adopt.h"
+#include "engine/server_messages.h"
 
 namespace polarx {
 namespace {

@@ -1,5 +1,5 @@
 // Threads are started here, with every signal blocked from their first instruction on.
-#include "polarx_pooler/engine/signal_mask.h"
+#include "engine/signal_mask.h"
 
 #include <pthread.h>
 

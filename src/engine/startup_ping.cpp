@@ -1,5 +1,5 @@
 // Asks a datanode for a sign of life by beginning a startup; blocks, on a helper thread.
-#include "polarx_pooler/engine/startup_ping.h"
+#include "engine/startup_ping.h"
 
 #include <libpq-fe.h>
 #include <poll.h>
@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "polarx_pooler/core/time.h"
-#include "polarx_pooler/engine/connect_error.h"
+#include "core/time.h"
+#include "engine/connect_error.h"
 
 namespace polarx {
 namespace {

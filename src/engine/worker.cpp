@@ -1,5 +1,5 @@
 // One worker thread: its loop over orders, sockets, lookups and deadlines.
-#include "polarx_pooler/engine/worker.h"
+#include "engine/worker.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -11,9 +11,9 @@
 #include <set>
 #include <unordered_map>
 
-#include "polarx_pooler/engine/datanode.h"
-#include "polarx_pooler/engine/poller.h"
-#include "polarx_pooler/engine/signal_mask.h"
+#include "engine/datanode.h"
+#include "engine/poller.h"
+#include "engine/signal_mask.h"
 
 namespace polarx {
 namespace {

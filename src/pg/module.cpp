@@ -1,13 +1,13 @@
 // The library is set up here when a process loads it; in the postmaster while preloading, else in
 // the backend that first needs it.
-#include "client.h"
-#include "guc.h"
-#include "launcher.h"
-#include "lease_count.h"
-#include "registry.h"
-#include "utility_hook.h"
+#include "pg/session/client.h"
+#include "pg/base/guc.h"
+#include "pg/launcher/launcher.h"
+#include "pg/shared/lease_count.h"
+#include "pg/shared/registry.h"
+#include "pg/sql/utility_hook.h"
 
-#include "prelude.h"
+#include "pg/prelude.h"
 
 extern "C" {
 PG_MODULE_MAGIC;

@@ -1,5 +1,5 @@
 // Waits begin with a look as long as looks find something.
-#include "polarx_pooler/core/busy_poll.h"
+#include "core/busy_poll.h"
 
 #include <gtest/gtest.h>
 

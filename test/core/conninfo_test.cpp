@@ -1,5 +1,5 @@
 // Which options may stand where, and the complete option list that a connection is opened with.
-#include "polarx_pooler/core/conninfo.h"
+#include "core/conninfo.h"
 
 #include <gtest/gtest.h>
 

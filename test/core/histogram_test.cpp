@@ -1,6 +1,6 @@
 // Percentiles of durations: exactness at the low end, the bound of the error, the ends of the
 // range.
-#include "polarx_pooler/core/histogram.h"
+#include "core/histogram.h"
 
 #include <gtest/gtest.h>
 

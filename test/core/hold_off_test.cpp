@@ -1,5 +1,5 @@
 // When a failed connect is tried again, and whom it concerns.
-#include "polarx_pooler/core/hold_off.h"
+#include "core/hold_off.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // Equal parameter values are one set while somebody holds it, and both ends of a session's socket
 // agree, whatever is sent, on which sets the session keeps.
-#include "polarx_pooler/core/parameter_sets.h"
+#include "core/parameter_sets.h"
 
 #include <gtest/gtest.h>
 

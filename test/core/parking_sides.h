@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "polarx_pooler/core/parking.h"
+#include "core/parking.h"
 
 namespace polarx::parking_walk {
 

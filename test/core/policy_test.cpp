@@ -1,5 +1,5 @@
 // The number rules of a pool, by tables.
-#include "polarx_pooler/core/policy.h"
+#include "core/policy.h"
 
 #include <gtest/gtest.h>
 

@@ -12,11 +12,14 @@
 #include <string>
 #include <vector>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 
-class PoolBookTest : public ::testing::Test, public PoolActions {
+class PoolBookTest : public ::testing::Test,
+                     public SlotDriver,
+                     public LeaseEvents,
+                     public Surroundings {
  protected:
   static constexpr NodeId kNode = 1;
   static constexpr NodeId kOtherNode = 2;
@@ -50,7 +53,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   }
   // Two nodes; kRole is alice and kOtherRole bob on each.
   void Open(std::span<NodeCell> cells = {}) {
-    book_ = std::make_unique<PoolBook>(this, settings_, 1, cells);
+    book_ = std::make_unique<PoolBook>(this, this, this, settings_, 1, cells);
     nodes_ = {NodeOf(kNode), NodeOf(kOtherNode)};
     mappings_.clear();
     for (NodeId node : {kNode, kOtherNode}) {
@@ -61,7 +64,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   }
   // One pool alone.
   void OpenOne() {
-    book_ = std::make_unique<PoolBook>(this, settings_, 1);
+    book_ = std::make_unique<PoolBook>(this, this, this, settings_, 1);
     nodes_ = {NodeOf(kNode)};
     mappings_ = {MappingOf(kNode, kRole, "alice")};
     book_->SetCatalog(nodes_, mappings_, now_);
@@ -164,7 +167,8 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
     return found == rejected_.end() ? "" : found->second.sqlstate();
   }
 
-  // --- PoolActions ----------------------------------------------------------------------------
+  // --- what the book has done by others
+  // ----------------------------------------------------------------------------
   Status RoomFor(const Node& node) override {
     int slots = 0;
     for (const auto& [id, other] : book_->nodes()) {
@@ -180,9 +184,10 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   }
   void Warm(Slot* slot) override { warming_.push_back(slot); }
   bool LooksAlive(const Slot& slot) override { return dead_.count(slot.id) == 0; }
-  void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) override {
-    (measure ? measuring_ : resetting_).push_back(slot);
-    last_reset_ = kind;
+  void Reset(Slot* slot, ResetWork work) override {
+    (work.measure ? measuring_ : resetting_).push_back(slot);
+    last_reset_ = work.kind;
+    last_verify_ = std::move(work.verify);
   }
   void Measure(Slot* slot) override { measuring_.push_back(slot); }
   void Recall(const Slot& slot) override { recalled_.push_back(slot.lease); }
@@ -223,6 +228,7 @@ class PoolBookTest : public ::testing::Test, public PoolActions {
   int closes_ = 0;
   std::set<SlotId> dead_;
   protocol::ReleaseKind last_reset_{};
+  std::vector<std::string> last_verify_;
   std::vector<SessionId> grants_;
   std::map<SessionId, std::vector<LeaseId>> held_;
   std::map<SessionId, Status> rejected_;

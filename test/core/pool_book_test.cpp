@@ -1,5 +1,5 @@
 // Lending: who gets what, who waits, who is turned away.
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 #include "pool_book_fixture.h"
 
@@ -55,6 +55,20 @@ TEST_F(PoolBookTest, ASlotReleasedInAnUnknownStateIsClosed) {
   EXPECT_EQ(Total(kNode), 1) << "it counts until the datanode's end of file";
   FinishCloses();
   EXPECT_EQ(Total(kNode), 0);
+}
+
+TEST_F(PoolBookTest, WhatABorrowerMayHaveChangedIsVerifiedOnItsOwnConnectionAlone) {
+  Open();
+  Hold(1);
+  Hold(2);
+  EXPECT_TRUE(book_->Release(1, held_[1][0], protocol::ReleaseKind::kClose, now_, {"my.setting"}));
+  held_[1].clear();
+  GiveBack(2);
+  EXPECT_TRUE(last_verify_.empty()) << "it was said of a connection that is closed";
+  FinishResets();
+  Hold(3);
+  EXPECT_TRUE(book_->Release(3, held_[3][0], protocol::ReleaseKind::kClean, now_, {"my.setting"}));
+  EXPECT_EQ(last_verify_, std::vector<std::string>{"my.setting"});
 }
 
 TEST_F(PoolBookTest, RejectsAtTheLimitOnceEverySlotIsLeased) {

@@ -1,5 +1,5 @@
 // Parked leases in the book-keeping: who gets them, when they are taken back, how they are counted.
-#include "polarx_pooler/core/pool_views.h"
+#include "core/pool_views.h"
 #include "pool_cells_fixture.h"
 
 namespace polarx {
@@ -311,7 +311,7 @@ TEST_F(PoolParkingTest, ASessionHasCellsForSixteen) {
 }
 
 TEST_F(PoolParkingTest, NodesBeyondTheCellsHaveNoneUntilOneIsDropped) {
-  book_ = std::make_unique<PoolBook>(this, settings_, 1, node_cells_);
+  book_ = std::make_unique<PoolBook>(this, this, this, settings_, 1, node_cells_);
   for (NodeId id = 1; id <= kCellsOfAWorker + 1; ++id) {
     nodes_.push_back(NodeOf(id));
   }

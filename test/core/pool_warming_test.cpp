@@ -12,7 +12,7 @@ class PoolWarmingTest : public PoolBookTest {
     settings_.warmup_query = "SELECT 1";
     settings_.min_pool_size = minimum;
     settings_.max_pool_size = 2 * minimum;
-    book_ = std::make_unique<PoolBook>(this, settings_, 1, std::span<NodeCell>());
+    book_ = std::make_unique<PoolBook>(this, this, this, settings_, 1, std::span<NodeCell>());
     nodes_ = {NodeOf(kNode)};
     mappings_ = {MappingOf(kNode, kRole, "alice")};
     SendCatalog();

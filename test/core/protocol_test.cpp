@@ -1,5 +1,5 @@
 // Frames survive the way there and back; damaged ones are refused, whatever the damage.
-#include "polarx_pooler/core/protocol.h"
+#include "core/protocol.h"
 
 #include <gtest/gtest.h>
 

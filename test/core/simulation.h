@@ -15,7 +15,7 @@
 
 namespace polarx {
 
-class Simulation : public PoolActions {
+class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
  public:
   // Small ones meet what is rare more often.
   struct Scale {
@@ -51,7 +51,7 @@ class Simulation : public PoolActions {
       Begin(&client, place++);
     }
     ChangeSettings();
-    book_ = std::make_unique<PoolBook>(this, settings_, seed, node_cells_);
+    book_ = std::make_unique<PoolBook>(this, this, this, settings_, seed, node_cells_);
     SendCatalog();
   }
 
@@ -261,7 +261,8 @@ class Simulation : public PoolActions {
     });
   }
 
-  // --- PoolActions ----------------------------------------------------------------------------
+  // --- what the book has done by others
+  // ----------------------------------------------------------------------------
   Status RoomFor(const Node&) override { return HasRoom() ? Status() : Status("53000", "none"); }
   bool HasRoom() const;
   void Connect(Slot* slot) override {
@@ -277,10 +278,10 @@ class Simulation : public PoolActions {
     After(Delay(), [this, id = slot->id, state, measure] { FinishRun(id, state, measure); });
   }
   void Warm(Slot* slot) override { Run(slot, SlotState::kWarming, false); }
-  void Reset(Slot* slot, protocol::ReleaseKind kind, bool measure) override {
-    Require((answers_due_.erase(slot->id) > 0) == (kind == protocol::ReleaseKind::kResetSent),
+  void Reset(Slot* slot, ResetWork work) override {
+    Require((answers_due_.erase(slot->id) > 0) == (work.kind == protocol::ReleaseKind::kResetSent),
             "the answer to a session's reset is not known of");
-    Run(slot, SlotState::kResetting, measure);
+    Run(slot, SlotState::kResetting, work.measure);
   }
   void Measure(Slot* slot) override { Run(slot, SlotState::kChecking, true); }
   bool LooksAlive(const Slot& slot) override {

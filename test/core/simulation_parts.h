@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "polarx_pooler/core/pool_book.h"
+#include "core/pool_book.h"
 
 namespace polarx {
 

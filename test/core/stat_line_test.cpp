@@ -1,5 +1,5 @@
 // The stat lines, letter by letter: scripts read them.
-#include "polarx_pooler/core/stat_line.h"
+#include "core/stat_line.h"
 
 #include <gtest/gtest.h>
 

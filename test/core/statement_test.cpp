@@ -1,5 +1,5 @@
 // What kind of statement a text is.
-#include "polarx_pooler/core/statement.h"
+#include "core/statement.h"
 
 #include <gtest/gtest.h>
 

@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 
 #include "fake/fake_datanode.h"
-#include "polarx_pooler/engine/worker.h"
+#include "engine/worker.h"
 
 namespace polarx {
 namespace {

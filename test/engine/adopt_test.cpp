@@ -1,5 +1,5 @@
 // Adoption: a scripted datanode at the other end of a socketpair, libpq at this one.
-#include "polarx_pooler/engine/adopt.h"
+#include "engine/adopt.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

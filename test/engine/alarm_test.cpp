@@ -1,5 +1,5 @@
 // The alarm goes off when it was told to, and resets that wait for others go out by it.
-#include "polarx_pooler/engine/alarm.h"
+#include "engine/alarm.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>

@@ -1,5 +1,5 @@
 // What a datanode may ask of who connects without blocking a worker thread.
-#include "polarx_pooler/engine/authentication.h"
+#include "engine/authentication.h"
 
 #include <gtest/gtest.h>
 

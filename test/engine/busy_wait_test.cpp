@@ -1,9 +1,9 @@
 // A thread looks at a descriptor for a moment, or leaves it to the wait that follows.
-#include "polarx_pooler/engine/busy_wait.h"
+#include "engine/busy_wait.h"
 
 #include <gtest/gtest.h>
 
-#include "polarx_pooler/engine/channel.h"
+#include "engine/channel.h"
 
 namespace polarx {
 namespace {

@@ -1,5 +1,5 @@
 // Wakeup and Channel: threads of their own send, the test receives.
-#include "polarx_pooler/engine/channel.h"
+#include "engine/channel.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>

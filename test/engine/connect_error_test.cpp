@@ -1,5 +1,5 @@
 // What is made of libpq's words about a failed connect.
-#include "polarx_pooler/engine/connect_error.h"
+#include "engine/connect_error.h"
 
 #include <gtest/gtest.h>
 

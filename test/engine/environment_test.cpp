@@ -1,5 +1,5 @@
 // libpq's environment variables: which ones go, and that they come back.
-#include "polarx_pooler/engine/environment.h"
+#include "engine/environment.h"
 
 #include <gtest/gtest.h>
 #include <libpq-fe.h>

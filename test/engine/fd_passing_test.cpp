@@ -1,5 +1,5 @@
 // Bytes and descriptors over a socketpair: order, groups, full sockets, hostile peers.
-#include "polarx_pooler/engine/fd_passing.h"
+#include "engine/fd_passing.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // Helper threads: work is done, one key cannot take all threads, a stuck one does not hold up Stop.
-#include "polarx_pooler/engine/helper.h"
+#include "engine/helper.h"
 
 #include <gtest/gtest.h>
 #include <pthread.h>
@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "polarx_pooler/core/time.h"
+#include "core/time.h"
 
 namespace polarx {
 namespace {

@@ -1,5 +1,5 @@
 // What the linked libpq says about its options, and whether it takes the list made from them.
-#include "polarx_pooler/engine/libpq_options.h"
+#include "engine/libpq_options.h"
 
 #include <gtest/gtest.h>
 #include <libpq-fe.h>

@@ -1,5 +1,5 @@
 // The log queue: order, cutting, loss that is told, many senders.
-#include "polarx_pooler/engine/log_queue.h"
+#include "engine/log_queue.h"
 
 #include <gtest/gtest.h>
 

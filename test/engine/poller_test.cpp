@@ -1,5 +1,5 @@
 // The epoll set: events by key, deadlines, level of detail that the engine relies on.
-#include "polarx_pooler/engine/poller.h"
+#include "engine/poller.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include <map>
 #include <thread>
 
-#include "polarx_pooler/engine/channel.h"
+#include "engine/channel.h"
 
 namespace polarx {
 namespace {

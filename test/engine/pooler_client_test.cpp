@@ -1,5 +1,5 @@
 // The session's end of the pooler's socket, against a listener of the test's own.
-#include "polarx_pooler/engine/pooler_client.h"
+#include "engine/pooler_client.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@
 #include <variant>
 #include <vector>
 
-#include "polarx_pooler/engine/fd_passing.h"
+#include "engine/fd_passing.h"
 
 namespace polarx {
 namespace {

@@ -2,7 +2,7 @@
 // answers of the pg side given by hand.
 #pragma once
 
-#include "polarx_pooler/engine/pooler.h"
+#include "engine/pooler.h"
 
 #include <gtest/gtest.h>
 #include <libpq-fe.h>
@@ -18,8 +18,8 @@
 #include <span>
 
 #include "fake/fake_datanode.h"
-#include "polarx_pooler/engine/adopt.h"
-#include "polarx_pooler/engine/pooler_client.h"
+#include "engine/adopt.h"
+#include "engine/pooler_client.h"
 
 namespace polarx {
 using std::chrono::milliseconds;

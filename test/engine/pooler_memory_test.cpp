@@ -1,6 +1,6 @@
 // What the pooler runs on a datanode connection of its own accord: the warm-up of a new one, the
 // measure of a session's memory; with the whole engine in one process.
-#include "polarx_pooler/engine/memory_check.h"
+#include "engine/memory_check.h"
 
 #include <algorithm>
 

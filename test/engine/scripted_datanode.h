@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "fake/fake_backend.h"
-#include "polarx_pooler/engine/unique_fd.h"
+#include "engine/unique_fd.h"
 
 namespace polarx {
 

@@ -1,6 +1,6 @@
 // The answer to a reset that somebody else has sent: what a session takes by itself, and what the
 // pooler makes of all the others.
-#include "polarx_pooler/engine/sent_reset.h"
+#include "engine/sent_reset.h"
 
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -11,7 +11,7 @@
 #include <string>
 #include <utility>
 
-#include "polarx_pooler/engine/server_messages.h"
+#include "engine/server_messages.h"
 
 namespace polarx {
 namespace {

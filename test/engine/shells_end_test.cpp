@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "polarx_pooler/engine/adopt.h"
+#include "engine/adopt.h"
 #include "shells_fixture.h"
 
 namespace polarx {

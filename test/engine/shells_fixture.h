@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "descriptors.h"
-#include "polarx_pooler/engine/server_messages.h"
-#include "polarx_pooler/engine/shells.h"
+#include "engine/server_messages.h"
+#include "engine/shells.h"
 #include "scripted_datanode.h"
 
 namespace polarx {

@@ -1,6 +1,6 @@
 // Nothing of the last borrower is left in a PGconn that is lent again, and nothing it says while it
 // is kept reaches a datanode.
-#include "polarx_pooler/engine/shells.h"
+#include "engine/shells.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Threads: name, mask, and whom a signal reaches.
-#include "polarx_pooler/engine/signal_mask.h"
+#include "engine/signal_mask.h"
 
 #include <gtest/gtest.h>
 #include <pthread.h>

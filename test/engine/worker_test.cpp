@@ -1,5 +1,5 @@
 // A worker thread and its connections against a scripted datanode.
-#include "polarx_pooler/engine/worker.h"
+#include "engine/worker.h"
 
 #include <gtest/gtest.h>
 #include <libpq-fe.h>
@@ -10,7 +10,7 @@
 #include <atomic>
 
 #include "fake/fake_datanode.h"
-#include "polarx_pooler/engine/sent_reset.h"
+#include "engine/sent_reset.h"
 
 namespace polarx {
 namespace {

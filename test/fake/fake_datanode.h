@@ -16,9 +16,9 @@
 #include <vector>
 
 #include "fake/fake_backend.h"
-#include "polarx_pooler/core/time.h"
-#include "polarx_pooler/engine/channel.h"
-#include "polarx_pooler/engine/unique_fd.h"
+#include "core/time.h"
+#include "engine/channel.h"
+#include "engine/unique_fd.h"
 
 namespace polarx {
 

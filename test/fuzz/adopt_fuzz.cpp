@@ -7,7 +7,7 @@
 #include <cstring>
 #include <map>
 
-#include "polarx_pooler/engine/adopt.h"
+#include "engine/adopt.h"
 #include "streams.h"
 
 namespace polarx {

@@ -2,9 +2,9 @@
 #include <algorithm>
 
 #include "fuzz.h"
-#include "polarx_pooler/core/protocol.h"
-#include "polarx_pooler/core/stat_line.h"
-#include "polarx_pooler/engine/connect_error.h"
+#include "core/protocol.h"
+#include "core/stat_line.h"
+#include "engine/connect_error.h"
 
 namespace polarx {
 namespace {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "fuzz.h"
-#include "polarx_pooler/core/conninfo.h"
-#include "polarx_pooler/engine/environment.h"
-#include "polarx_pooler/engine/libpq_options.h"
+#include "core/conninfo.h"
+#include "engine/environment.h"
+#include "engine/libpq_options.h"
 
 namespace polarx {
 namespace {

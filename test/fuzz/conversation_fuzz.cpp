@@ -4,7 +4,7 @@
 
 #include <deque>
 
-#include "polarx_pooler/engine/session.h"
+#include "engine/session.h"
 #include "streams.h"
 
 namespace polarx {

@@ -6,8 +6,8 @@
 #include <chrono>
 #include <cstddef>
 
-#include "polarx_pooler/engine/datanode.h"
-#include "polarx_pooler/engine/poller.h"
+#include "engine/datanode.h"
+#include "engine/poller.h"
 #include "streams.h"
 
 namespace polarx {

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "fuzz.h"
-#include "polarx_pooler/core/protocol.h"
+#include "core/protocol.h"
 
 namespace polarx::protocol {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "polarx_pooler/core/protocol.h"
+#include "core/protocol.h"
 
 namespace polarx {
 namespace {

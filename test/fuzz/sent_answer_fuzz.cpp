@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
-#include "polarx_pooler/engine/sent_reset.h"
+#include "engine/sent_reset.h"
 
 namespace polarx {
 namespace {

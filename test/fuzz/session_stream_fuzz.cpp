@@ -2,7 +2,7 @@
 // descriptors, which it should not send. engine/Session must cut it as if it had come at once.
 #include <fuzzer/FuzzedDataProvider.h>
 
-#include "polarx_pooler/engine/session.h"
+#include "engine/session.h"
 #include "streams.h"
 
 namespace polarx {

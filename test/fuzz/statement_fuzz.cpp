@@ -1,6 +1,6 @@
 // Fuzz target: texts as statements. What does not matter to the server's scanner changes no answer.
 #include "fuzz.h"
-#include "polarx_pooler/core/statement.h"
+#include "core/statement.h"
 
 using polarx::ClassifyStatement;
 using polarx::StatementKind;

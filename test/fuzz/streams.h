@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "fuzz.h"
-#include "polarx_pooler/engine/pooler_client.h"
-#include "polarx_pooler/engine/unique_fd.h"
+#include "engine/pooler_client.h"
+#include "engine/unique_fd.h"
 
 namespace polarx::fuzz {
 

@@ -1,0 +1,137 @@
+// A pool with its slots, and the node that it belongs to; owned by the main thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <string>
+#include <vector>
+
+#include "core/histogram.h"
+#include "core/hold_off.h"
+#include "core/node.h"
+#include "core/policy.h"
+#include "core/slot.h"
+
+namespace polarx {
+
+using PoolId = std::uint64_t;
+
+struct Node;
+struct Ticket;
+
+struct PoolCounters {
+  std::uint64_t acquired = 0;  // leases
+  std::uint64_t hits = 0;      // leases that were served at once
+  std::uint64_t connects = 0;
+  std::uint64_t connect_failures = 0;
+  std::uint64_t rejected = 0;  // requests turned away because the pool was full
+  std::uint64_t closed_idle = 0;
+  std::uint64_t closed_lifetime = 0;
+  std::uint64_t closed_memory = 0;
+  std::uint64_t closed_error = 0;
+};
+
+// How the memory of a pool's datanode sessions can be measured.
+enum class MemorySource : std::uint8_t {
+  kUnknown,   // not asked yet
+  kFunction,  // pooler.session_memory() of the extension at the datanode
+  kView,      // pg_backend_memory_contexts
+  kNone,      // the remote user may do neither
+};
+
+class Pool {
+ public:
+  Pool(PoolId id, Node* node, const MappingDefinition& mapping);
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // A new slot, connecting.
+  Slot* AddSlot(SlotId id, TimePoint now);
+  // The only place where a slot changes its state. It goes to the front of the new list.
+  // Among the idle ones, which are in order of use, it goes where idle_since says.
+  void Move(Slot* slot, SlotState to, TimePoint now);
+  // Forgets a closing slot.
+  void Remove(Slot* slot);
+  // The only place where Slot::replaced changes.
+  void SetReplaced(Slot* slot, bool replaced);
+
+  int count(SlotState state) const { return static_cast<int>(list(state).size()); }
+  std::list<Slot>& list(SlotState state) { return lists_[static_cast<int>(state)]; }
+  const std::list<Slot>& list(SlotState state) const { return lists_[static_cast<int>(state)]; }
+  int total() const { return total_; }
+  const std::vector<Slot*>& replaced() const { return replaced_; }
+  Sizes sizes() const;
+  Sizes lasting_sizes() const;  // without those that are replaced
+  bool InUse(TimePoint now, std::chrono::seconds keepalive) const;
+  // The node's hold-off or else the pool's own, where it is active or proven; null: neither is.
+  const HoldOff* ActiveHoldOff() const;
+  const HoldOff* ProvenHoldOff() const;
+
+  const PoolId id;
+  Node* const node;
+  const Options options;  // with the node, the pool's identity
+  const std::string remote_user;
+  const std::string remote_database;
+
+  std::vector<std::string> mapped_roles;
+  bool obsolete = false;  // no mapping leads here any more
+  bool dirty = false;     // PoolBook: stands in the list of pools to look at
+  bool ever_acquired = false;
+  TimePoint last_acquired{};
+  std::list<Ticket*> queue;  // oldest first
+  int impatient = 0;         // tickets in the queue without queue_timeout
+  int lacking = 0;           // tickets that nothing is under way for, as of the last turn
+  HoldOff hold_off;
+  int parked = 0;            // of its leased slots, when they were last looked at
+  bool none_parked = false;  // of them, and none will be while tickets wait
+  MemorySource memory_source = MemorySource::kUnknown;
+  TimePoint last_check{};    // when the last slot looks again whether its memory may be checked
+  TimePoint last_renewal{};  // ... and whether it may be replaced
+  std::deque<SlotId> cold;   // not warmed up so far, oldest first; some have been lent or are gone
+  bool warmup_failed = false;        // and that was logged
+  TimePoint warmup_blocked_until{};  // a warm-up has cost a connection
+  PoolCounters counters;
+  Histogram acquire_time;
+  Histogram hold_time;
+  PoolCounters printed_counters;  // as of the last stat line
+  Histogram printed_acquire_time;
+
+ private:
+  std::array<std::list<Slot>, kSlotStates> lists_;
+  int total_ = 0;
+  std::vector<Slot*> replaced_;
+  int replaced_idle_ = 0;  // of them
+};
+
+// A datanode with what all its pools share.
+struct Node {
+  NodeDefinition definition;
+  bool obsolete = false;  // gone from the catalog
+  std::vector<Pool*> pools;
+  HoldOff hold_off;
+  bool paused = false;         // no acquires, no connects
+  int survivors = 0;           // leases that sessions still hold from an earlier worker
+  bool memory_hidden = false;  // that some pool's memory cannot be measured was logged
+  bool known_up = false;       // a connect or ping succeeded since the last failure
+  int waiting = 0;             // tickets in the queues of its pools
+  int lacking = 0;             // of its pools
+  NodeCell* cell = nullptr;    // where sessions see that; null: leases on it are not parked
+  std::uint32_t cell_index = protocol::kNoCell;
+  std::uint32_t published = 0;  // what stands in the cell
+  Duration connect_time{};      // of late, to open one connection
+  double ping_ms = -1;          // of the last successful ping; -1: none
+  // Minima are not refilled until then: tickets had to wait for room.
+  TimePoint fill_blocked_until{};
+
+  // Over all pools; Pool keeps them.
+  std::array<int, kSlotStates> counts{};
+  int slots = 0;
+
+  int count(SlotState state) const { return counts[static_cast<std::size_t>(state)]; }
+  int leased() const { return count(SlotState::kLeased) + survivors; }
+  int total() const { return slots + survivors; }
+};
+
+}  // namespace polarx

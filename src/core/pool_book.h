@@ -1,0 +1,343 @@
+// The book-keeping of all pools: who holds what, who waits, what is opened and closed. Decides
+// everything and does nothing itself: what is to be done goes to a SlotDriver, LeaseEvents and
+// Surroundings. Owned by the main
+// thread; time is an argument.
+//
+// Events come in during a turn (Request, Release, OnConnected …); EndTurn draws the conclusions:
+// tickets are served oldest first, missing slots opened, hopeless tickets rejected, minima
+// refilled.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/pool.h"
+#include "core/settings.h"
+#include "core/stat_line.h"
+#include "core/status.h"
+
+namespace polarx {
+
+using TicketId = std::uint64_t;  // ascending in order of arrival
+
+struct MappingEntry {
+  MappingDefinition definition;  // its options live in the pool
+  Pool* pool = nullptr;          // null where the status is not ok
+};
+
+// A request on its way; it stands in the queue of every pool that it wants.
+struct Ticket {
+  struct Want {
+    NodeId node = 0;
+    RoleId role = 0;
+    Pool* pool = nullptr;
+    bool restricted = true;  // the slot's connection must have used its password
+    std::list<Ticket*>::iterator place;
+  };
+  TicketId id = 0;
+  SessionId session = 0;
+  std::uint32_t request = 0;  // the session's own number
+  TimePoint arrived_at{};
+  TimePoint deadline = kNever;  // of queue_timeout
+  bool patient = false;         // has a queue_timeout
+  bool waited = false;          // could not be served in the turn it came
+  bool sets = false;            // its session sets parameters on what it gets
+  LeaseCell* cells = nullptr;   // kCellsOfASession of its session; null: it cannot park
+  std::vector<Want> wants;
+
+  // Lacks it a slot of another pool than this one?
+  bool LacksElsewhere(const Pool& pool) const;
+};
+
+// What is to be done to a slot's connection once it is reset.
+struct ResetWork {
+  protocol::ReleaseKind kind = protocol::ReleaseKind::kClean;
+  bool measure = false;             // -> OnMeasured in place of OnReady
+  std::vector<std::string> verify;  // parameters whose value its borrower may have changed
+};
+
+// The worker threads: what is done to connections. Results come back as events.
+class SlotDriver {
+ public:
+  virtual ~SlotDriver() = default;
+  virtual void Connect(Slot* slot) = 0;                // -> OnConnected, OnConnectFailed
+  virtual void Warm(Slot* slot) = 0;                   // -> OnReady
+  virtual void Reset(Slot* slot, ResetWork work) = 0;  // -> OnReady or OnMeasured, OnBroken
+  virtual void Measure(Slot* slot) = 0;                // -> OnMeasured, OnBroken
+  virtual void Close(Slot* slot) = 0;                  // -> OnClosed
+  virtual bool LooksAlive(const Slot& slot) = 0;       // one non-blocking peek at an idle slot
+};
+
+// The sessions: what becomes of their requests and leases.
+class LeaseEvents {
+ public:
+  virtual ~LeaseEvents() = default;
+  virtual void Grant(const Ticket& ticket, std::span<Slot* const> slots) = 0;
+  virtual void Reject(const Ticket& ticket, const Status& status) = 0;
+  virtual void Recall(const Slot& slot) = 0;  // its session is to give it back
+  virtual void Taken(const Slot& slot) = 0;   // it was parked, and is not its session's any more
+  virtual void LongLease(const Slot& slot, Duration held) = 0;
+};
+
+// The process: what it has room for, whom it serves, where it logs.
+class Surroundings {
+ public:
+  virtual ~Surroundings() = default;
+  // Not ok: the process has no descriptor left for another connection, to that node for example.
+  virtual Status RoomFor(const Node& node) = 0;
+  virtual int SessionPid(SessionId session) = 0;  // for messages
+  virtual void Log(const std::string& message, const std::string& detail) = 0;
+};
+
+class PoolBook {
+ public:
+  // `cells`: for the first nodes, so many; on others leases are not parked.
+  PoolBook(SlotDriver* driver, LeaseEvents* events, Surroundings* surroundings,
+           const Settings& settings, std::uint64_t seed, std::span<NodeCell> cells = {});
+  ~PoolBook();
+
+  // --- what pools there are -------------------------------------------------------------------
+  void Apply(const Settings& settings, TimePoint now);
+  void SetCatalog(const std::vector<NodeDefinition>& nodes, std::vector<MappingDefinition> mappings,
+                  TimePoint now);
+  // `node`: its server, null if there is none.
+  void AddMapping(const NodeDefinition* node, MappingDefinition mapping);
+  // Null: not known yet (ask, then AddMapping).
+  const MappingEntry* FindMapping(NodeId node, RoleId role) const;
+  Node* FindNode(NodeId node);
+
+  // --- sessions -------------------------------------------------------------------------------
+  // All mappings must be known, all nodes different. The answer is Grant or Reject, at the earliest
+  // in EndTurn. `sets`: the session sets its parameters on what it gets.
+  void Request(SessionId session, std::uint32_t request, std::span<const protocol::Wanted> wanted,
+               Duration queue_timeout, bool sets, TimePoint now, LeaseCell* cells = nullptr);
+  // Gives up a waiting request; false: there is none of that number.
+  bool Withdraw(SessionId session, std::uint32_t request);
+  // False: that session has no such lease.
+  // `verify`: parameters whose value its borrower may have changed.
+  bool Release(SessionId session, LeaseId lease, protocol::ReleaseKind kind, TimePoint now,
+               std::vector<std::string> verify = {});
+  // Takes a lease back that its session never saw: it needs no reset.
+  bool Return(SessionId session, LeaseId lease, TimePoint now);
+  Slot* FindLease(LeaseId lease);
+  // Takes the lease back if its session has given it back through its cell; all such leases: how
+  // many. Needed where they would be missed; otherwise EndTurn finds them within kFreshTime.
+  bool CollectReturned(LeaseId lease, TimePoint now);
+  int CollectReturned(TimePoint now);
+  // The session is gone; in which state it left what it had not parked, nobody knows.
+  void Abandon(SessionId session, LeaseId lease, TimePoint now);
+  // True: the lease is in use and stays so, but will not be parked any more.
+  static bool KeepsLease(const Slot& slot);
+
+  // --- slots ----------------------------------------------------------------------------------
+  Slot* FindSlot(SlotId slot);  // null: gone
+  void OnConnected(Slot* slot, TimePoint now);
+  void OnConnectFailed(Slot* slot, const Status& status, FailureScope scope, TimePoint now);
+  void OnReady(Slot* slot, TimePoint now);  // warmed or reset
+  // `lost`: the connection is good for nothing any more.
+  void OnWarmupFailed(Slot* slot, const std::string& why, bool lost, TimePoint now);
+  // Unset: it cannot be measured.
+  void OnMeasured(Slot* slot, std::optional<std::int64_t> bytes, TimePoint now);
+  // The datanode hung up, or did not do as told. A leased slot is closed when it comes back.
+  void OnBroken(Slot* slot, const std::string& why, TimePoint now);
+  void OnClosed(Slot* slot, bool timed_out);
+  void OnPing(NodeId node, bool up, double milliseconds, const Status& status, TimePoint now);
+
+  // --- operation ------------------------------------------------------------------------------
+  // node 0: all; remote_user "": all. How many slots were closed or marked.
+  int Clean(NodeId node, const std::string& remote_user, TimePoint now);
+  // An idle slot of the pool to be used for a ping, moved to checking; null: none. -> OnReady.
+  Slot* TakeForPing(Pool* pool, TimePoint now);
+  // node 0: all, those to come included. While a node is paused its requests wait.
+  void Pause(NodeId node, bool paused, TimePoint now);
+  void ResetStats();
+  // Are these, in any order, the nodes that "all nodes" means?
+  bool Matches(std::span<const NodeDefinition> nodes) const;
+  // Leases that sessions still hold from earlier workers, by node; all of them at every call.
+  void SetSurvivors(const std::map<NodeId, int>& survivors);
+
+  // Looks at all leases: which are parked, and how often they were taken again.
+  void CountParked();
+
+  // --- time -----------------------------------------------------------------------------------
+  void EndTurn(TimePoint now);
+  void Maintain(TimePoint now);  // at the interval of pool_maintenance_timeout
+  // Does anything wait for a slot that is being reset?
+  bool AwaitsResets() const { return !tickets_.empty() || some_obsolete_; }
+  // Or may it soon? Of what has happened since the last call.
+  bool HurriesResets() { return std::exchange(hurries_resets_, false) || AwaitsResets(); }
+  TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
+
+  // --- to be looked at ------------------------------------------------------------------------
+  const std::map<NodeId, std::unique_ptr<Node>>& nodes() const { return nodes_; }
+  const std::map<PoolId, std::unique_ptr<Pool>>& pools() const { return pools_; }
+  std::map<PoolId, std::unique_ptr<Pool>>& pools() { return pools_; }
+  const RequestCounters& counters() const { return counters_; }
+  const Ticket* TicketOf(SessionId session) const;
+  Limits LimitsOf(const Node& node) const;
+  const Settings& settings() const { return settings_; }
+
+ private:
+  using MappingKey = std::pair<NodeId, RoleId>;
+
+  Node* Define(const NodeDefinition& definition);
+  Pool* PoolFor(Node* node, const MappingDefinition& mapping);
+  void Retire(Pool* pool, TimePoint now);
+  void Rebind();
+  void DropEmpty();
+  void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
+
+  void MarkDirty(Pool* pool);
+  void NoteHurry(const Pool& pool);
+  void MarkNode(Node* node);
+  void MarkWaiting(Node* node);
+  void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
+  void Doom(Slot* slot, CloseReason reason, TimePoint now);
+  void DoomUnfit(TimePoint now);
+  bool AboveLimit(const Node& node) const;
+  void ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now,
+                std::vector<std::string> verify = {});
+
+  void SetLacking(Pool* pool, int lacking);
+  void Publish(Node* node);
+  void AllotNodeCell(Node* node);
+  void AllotCell(Slot* slot, LeaseCell* cells, TimePoint now);
+  void OnReturned(Slot* slot, TimePoint now);
+  void LookAgain(TimePoint now);
+  static void CountRetakes(Slot* slot);
+  void EndUse(Slot* slot, TimePoint now);
+  void EndLease(Slot* slot, TimePoint now);
+  // Which of the parked leases may be taken.
+  enum class Which : std::uint8_t {
+    kRested,  // those as good as idle: reset, and not wanted again by their sessions
+    kUnused,  // and those that were not used since the last round of maintenance
+    kAny,
+  };
+  bool OnTaken(Slot* slot, parking::State state, TimePoint now);
+  bool TakeParked(Slot* slot, TimePoint now);
+  bool TakeBack(Slot* slot, TimePoint now);
+  static Duration Patience(const Node& node);
+  static bool Rested(const Slot& slot, TimePoint now);
+  static bool MayTake(const Slot& slot, Which which, TimePoint now);
+  Slot* TakeParked(Pool* pool, Which which, TimePoint now);
+  bool EvictParked(Pool* beneficiary, TimePoint now);
+  void TakeAllParked(Pool* pool, TimePoint now);
+  void MaintainParked(Pool* pool, TimePoint now);
+  void CloseAboveLimits(TimePoint now);
+  void Arm(Slot* slot);
+  void Disarm(Slot* slot);
+  TimePoint DueTime(const Slot& slot) const;
+  void FireTimers(TimePoint now);
+  void Fire(Slot* slot, TimePoint now);
+  void CallForCheck(Slot* slot, TimePoint now);
+  void WarnOfLongLease(Slot* slot, TimePoint now);
+  bool NeedsReplacement(const Slot& slot, TimePoint now) const;
+  void Replace(Slot* slot, TimePoint now);
+  static void EndReplacement(Slot* slot);
+  bool AwaitsReplacement(const Slot& slot, TimePoint now) const;
+  void Renew(Slot* slot, TimePoint now);
+  void CloseReplaced(Pool* pool, TimePoint now);
+  void SetTimes(Slot* slot);
+  TimePoint EndOf(const Slot& slot) const;
+  void LimitPause(Ticket* ticket, TimePoint now);
+  void Forget(Slot* slot);
+  void Settle(Slot* slot, TimePoint now);
+  double Jitter() { return std::uniform_real_distribution<double>(0, 1)(random_); }
+
+  void Enqueue(Ticket* ticket, Ticket::Want* want);
+  void Leave(Ticket* ticket);
+  void Discard(Ticket* ticket);
+  void RejectTicket(Ticket* ticket, const Status& status);
+  void ServeDirty(std::vector<Pool*>* looked_at, TimePoint now);
+  void ServeSeveral(TimePoint now);
+  void ExpireTickets(TimePoint now);
+  static const Node* PausedNode(const Ticket& ticket);
+  static std::string WaitedText(const Ticket& ticket, TimePoint now);
+  void WakeSleepers(TimePoint now);
+  void Serve(Pool* pool, TimePoint now);
+  bool MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const;
+  Slot* LiveIdle(Pool* pool, TimePoint now);
+  bool TryGrant(Ticket* ticket, bool again, TimePoint now);
+  void Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now);
+  static bool ProbeIsDue(const Pool& pool, const HoldOff& hold_off, TimePoint now);
+  bool CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const;
+  void ProveByTicket(Pool* pool, TimePoint began);
+  void Open(Pool* pool, TimePoint now);
+  void OpenForTickets(Pool* pool, TimePoint now);
+  // What should be idle before another connection would be open.
+  struct Coming {
+    int back = 0;  // being warmed up, reset or checked
+    int open = 0;  // being opened
+  };
+  Coming ComingSoon(Pool* pool, TimePoint now);
+  static bool IsClaimed(const Pool& pool, const Pool& beneficiary);
+  static bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket,
+                             TimePoint now);
+  static Pool* VictimFor(const Pool& beneficiary);
+  bool Evict(Pool* beneficiary, TimePoint now);
+  void BlockFill(Node* node, TimePoint now);
+  void RejectHopeless(Pool* pool, TimePoint now);
+  bool MustFill(const Pool& pool, TimePoint now) const;
+
+  bool HasRoom(const Pool& pool);
+  Slot* LongestIdle(const Pool& beneficiary, bool spare);
+  bool GiveUpForRoom(const Pool& beneficiary, TimePoint now);
+  void MakeRoom(Pool* pool, int missing, TimePoint now);
+  void WakeStarved();
+  void RejectForRoom(Pool* pool, TimePoint now);
+  void FillFromSessions(std::vector<Pool*>* filling, TimePoint now);
+  bool Fill(Pool* pool, TimePoint now);
+  bool WarmsUp(const Pool& pool, TimePoint now) const;
+  void WarmUp(Pool* pool, TimePoint now);
+  Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
+  void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
+  void FailNode(Node* node, const Status& status, TimePoint now);
+  void SleepUntilRetry(const Node& node);
+  void RecoverNode(Node* node);
+
+  SlotDriver* const driver_;
+  LeaseEvents* const events_;
+  Surroundings* const surroundings_;
+  Settings settings_;
+  std::minstd_rand random_;
+  std::map<NodeId, std::unique_ptr<Node>> nodes_;
+  std::map<PoolId, std::unique_ptr<Pool>> pools_;
+  std::map<std::pair<NodeId, Options>, Pool*> by_options_;  // pools that are not obsolete
+  std::map<MappingKey, MappingEntry> mappings_;
+  std::unordered_map<SlotId, Slot*> slots_;
+  std::unordered_map<LeaseId, Slot*> leases_;
+  std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
+  std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
+  std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
+  std::set<std::pair<TimePoint, TicketId>> deadlines_;
+  std::set<std::pair<TimePoint, PoolId>> sleepers_;  // pools to be looked at again then
+  std::set<std::pair<TimePoint, SlotId>> timers_;    // slots, likewise; one entry each
+  std::set<NodeId> paused_;                          // known or not
+  bool all_paused_ = false;
+  std::map<NodeId, int> survivors_;
+  std::span<NodeCell> cells_;
+  std::vector<bool> cells_used_;
+  std::deque<std::pair<TimePoint, LeaseId>> fresh_;  // to be looked at then; some are gone
+  std::vector<Pool*> dirty_;
+  bool hurries_resets_ = false;
+  bool starved_ = false;        // tickets lack nothing but a descriptor
+  TimePoint told_lack_{};       // of descriptors, in the log
+  bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
+  RequestCounters counters_;
+  PoolId next_pool_ = 1;
+  SlotId next_slot_ = 1;
+  LeaseId next_lease_ = 1;
+  TicketId next_ticket_ = 1;
+};
+
+}  // namespace polarx

@@ -1,0 +1,97 @@
+// One datanode connection of a pool, as the book-keeping sees it; owned by the main thread.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <optional>
+
+#include "core/node.h"
+#include "core/parameter_sets.h"
+#include "core/parking.h"
+#include "core/time.h"
+
+namespace polarx {
+
+using SlotId = std::uint64_t;     // never used twice in a worker's life
+using LeaseId = std::uint64_t;    // one for every hand-out, never used twice; 0: none
+using SessionId = std::uint64_t;  // never used twice in a worker's life; 0: none
+
+// A state is the list of its pool that the slot is in; Pool::Move alone changes both.
+enum class SlotState : std::uint8_t {
+  kConnecting,
+  kWarming,
+  kIdle,
+  kLeased,
+  kResetting,
+  kChecking,
+  kClosing,
+};
+inline constexpr int kSlotStates = 7;
+const char* SlotStateName(SlotState state);
+
+enum class CloseReason : std::uint8_t {
+  kNone,       // stays
+  kIdle,       // unused for pool_conn_keepalive, or given up for another pool of the node
+  kLifetime,   // older than pool_session_max_lifetime
+  kMemory,     // above pool_session_memory_limit
+  kError,      // broken, failed to reset, or left in an unknown state
+  kObsolete,   // its node or mapping changed
+  kCleaned,    // clean() asked for it
+  kRequested,  // its borrower asked for it
+};
+
+class Pool;
+
+struct Slot {
+  SlotId id = 0;
+  Pool* pool = nullptr;
+  SlotState state = SlotState::kConnecting;  // Pool::Move only
+  std::list<Slot>::iterator self;            // Pool::Move only
+
+  // The connection; set by the engine once it is open.
+  int thread = 0;   // worker thread that owns it
+  int socket = -1;  // valid from connected until it is closing
+  int remote_pid = 0;
+  bool password_used = false;
+  SharedParameters parameters;  // as the datanode last reported them; null until connected
+
+  TimePoint created_at{};
+  TimePoint state_since{};
+  TimePoint idle_since{};                   // last release or, before the first, opening
+  TimePoint expires_at = kNever;            // to be replaced from then on
+  TimePoint renew_at = kNever;              // while idle: when to look after its replacement
+  bool replaced = false;                    // another was opened instead; Pool::SetReplaced
+  bool replacement_ready = false;           // and can stand in for it
+  std::uint64_t leases = 0;                 // hand-outs so far
+  CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
+
+  // The memory of the datanode session.
+  std::optional<std::int64_t> memory_bytes;  // unset: not measured
+  TimePoint checked_at{};                    // opened or measured
+  TimePoint check_at = kNever;               // to be measured then
+
+  TimePoint timer_at = kNever;  // PoolBook: its place among the timers
+
+  // The lease; set while leased.
+  LeaseId lease = 0;
+  SessionId session = 0;
+  RoleId role = 0;
+  bool recalled = false;   // the session was told to give it back
+  bool warned = false;     // that it is held for long was told
+  TimePoint held_since{};  // as far as is known, for a parked one cannot be seen being taken again
+
+  // Where the session may park it; null: nowhere.
+  LeaseCell* cell = nullptr;
+  std::uint32_t cell_index = protocol::kNoCell;
+  bool unparkable = false;               // that is marked in the cell
+  std::uint32_t retakes = 0;             // those that are counted
+  std::uint32_t retakes_maintained = 0;  // at the last round of maintenance
+  TimePoint parked_since{};              // of maintenance: unused since; unset: it was not parked
+  bool reset_sent = false;               // by the session that it was taken from
+
+  bool parked() const {
+    return cell != nullptr && parking::IsParked(parking::StateOf(*cell, lease));
+  }
+};
+
+}  // namespace polarx

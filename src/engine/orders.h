@@ -1,0 +1,116 @@
+// What the main thread tells a worker thread and what it hears back: plain values that cross in
+// channels. A slot's number, never a descriptor, says what an order is about.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/node.h"
+#include "core/protocol.h"
+#include "core/slot.h"
+#include "core/status.h"
+#include "core/time.h"
+
+namespace polarx {
+
+// --- orders -------------------------------------------------------------------------------------
+struct ConnectOrder {
+  SlotId slot = 0;
+  std::string node_name;  // for messages
+  Options options;        // complete
+  TimePoint deadline{};
+  std::chrono::seconds timeout{};  // behind the deadline, for messages
+};
+
+enum class RunKind : std::uint8_t { kReset, kWarm, kPing, kMemory };
+
+// Runs statements one after the other; each must succeed and the transaction must be over at the
+// end.
+struct RunOrder {
+  SlotId slot = 0;
+  RunKind kind = RunKind::kReset;
+  std::vector<std::string> statements;
+  // The first of them has been sent by who had the connection before: only its answer is read.
+  bool first_sent = false;
+  // Parameters whose value libpq's copy may be wrong about: asked for after the statements.
+  std::vector<std::string> verify;
+  // A last one whose only value goes into the completion; it may fail. "": none.
+  std::string measure;
+  TimePoint deadline{};
+  std::chrono::seconds timeout{};
+};
+
+// Asks the datanode to cancel what runs on a lent slot. Orders that follow for the slot wait for
+// it.
+struct CancelOrder {
+  SlotId slot = 0;
+  TimePoint deadline{};
+};
+
+struct CloseOrder {
+  SlotId slot = 0;
+  bool cancel = false;  // a statement may be running
+  TimePoint deadline{};
+};
+
+// Ends the thread, within a second. Connections are closed, those in `lent` without a word to the
+// datanode: their holders go on with them.
+struct StopOrder {
+  std::vector<SlotId> lent;
+};
+
+using Order = std::variant<ConnectOrder, RunOrder, CancelOrder, CloseOrder, StopOrder>;
+
+// --- completions --------------------------------------------------------------------------------
+struct Connected {
+  SlotId slot = 0;
+  int socket = -1;  // stays valid until the main thread orders the slot to be closed
+  int remote_pid = 0;
+  bool password_used = false;
+  protocol::Parameters parameters;
+};
+
+struct ConnectFailed {
+  SlotId slot = 0;
+  Status status;
+  bool pool_limit = false;  // the limit of that role or database is reached, not the datanode's
+};
+
+struct RunDone {
+  SlotId slot = 0;
+  RunKind kind = RunKind::kReset;
+  Status status;
+  std::optional<protocol::Parameters> parameters;  // all, if ok and any has changed
+  std::optional<std::string> value;                // of `measure`; unset: it failed, or has none
+  bool timed_out = false;                          // not ok because the deadline came
+  bool in_transaction = false;                     // not ok, but a ROLLBACK makes it fit
+};
+
+struct HungUp {  // the datanode closed an idle or lent connection
+  SlotId slot = 0;
+  std::string why;
+};
+
+struct Closed {
+  SlotId slot = 0;
+  bool timed_out = false;  // without the datanode's end of file
+};
+
+struct Pinged {
+  std::uint64_t ping = 0;
+  Status status;
+  double milliseconds = 0;
+};
+
+// The worker thread has run out of memory: the pooler worker is to end and start anew.
+struct ThreadFailed {
+  std::string why;
+};
+
+using Completion =
+    std::variant<ThreadFailed, Connected, ConnectFailed, RunDone, HungUp, Closed, Pinged>;
+
+}  // namespace polarx

@@ -1,0 +1,49 @@
+// One worker thread: owns its connections from PQconnectStart to PQfinish, carries out orders,
+// tells the main thread what came of them. It never closes a connection that it was not told to
+// close.
+#pragma once
+
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "core/status.h"
+#include "engine/channel.h"
+#include "engine/helper.h"
+#include "engine/orders.h"
+
+namespace polarx {
+
+class Worker {
+ public:
+  // Starts thread pooler-w<index>. `completions` and `helpers` outlive the worker.
+  static Result<std::unique_ptr<Worker>> Start(int index, Channel<Completion>* completions,
+                                               HelperPool* helpers);
+  // Ends and joins the thread; waits up to half a second until the datanodes have closed their
+  // ends.
+  ~Worker();
+
+  // Main thread. Orders go out together, at the next Flush.
+  void Send(Order order);
+  void Flush();
+
+  // What the thread and the helpers' tasks share; it outlives the worker while a task is stuck.
+  struct Inbox;
+
+ private:
+  Worker() = default;
+  std::shared_ptr<Inbox> inbox_;
+  std::vector<Order> outbox_;
+  std::thread thread_;
+};
+
+// How names become addresses, replaceable in tests: the addresses of `host` in text form, comma
+// separated, or an error text. May block; called on helper threads.
+struct LookupResult {
+  std::string addresses;
+  std::string error;
+};
+using LookupFunction = LookupResult (*)(const std::string& host);
+void SetLookupForTest(LookupFunction lookup);  // null: the real one
+
+}  // namespace polarx

@@ -1,0 +1,11 @@
+// Who a process of the server is, by the ProcArray; any process, its main thread.
+#pragma once
+
+#include "pg/prelude.h"
+
+namespace polarx {
+
+// InvalidBackendId: no such process; then both are InvalidOid. `role`: the login role.
+BackendId FindBackend(int pid, Oid* database, Oid* role);
+
+}  // namespace polarx

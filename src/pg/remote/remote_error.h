@@ -1,0 +1,38 @@
+// What a datanode answers in place of a result becomes a local error; in a backend, on its only
+// thread.
+#pragma once
+
+#include "pg/session/client.h"
+
+namespace polarx {
+
+// An error as plain data that outlives its PGresult; palloc'd with its texts, NULL where there is
+// none.
+struct RemoteError {
+  int sqlstate;  // as MAKE_SQLSTATE makes it
+  const char* message;
+  const char* detail;
+  const char* hint;
+  const char* context;
+  const char* object_names[5];  // in the order of kObjectFields in the .cpp
+};
+
+// Copies the datanode's error.
+RemoteError* CopyRemoteError(const pg_result* result);
+// An error of our own, in the same form.
+RemoteError* MakeRemoteError(int sqlstate, const char* message, const char* detail,
+                             const char* hint);
+// 08006 `connection to datanode "…" was lost`; the reason is `result`'s, or libpq's last one.
+RemoteError* MakeConnectionLost(const PolarxLease* lease, const pg_result* result);
+
+// Does the datanode, or libpq, end the connection with this error?
+bool EndsConnection(const pg_conn* conn, const pg_result* result);
+
+// ereport(ERROR) with the context `statement on datanode "…": …`.
+[[noreturn]] void RaiseRemoteError(const RemoteError* error, const PolarxLease* lease,
+                                   const char* sql);
+
+// A NoticeReceiver: the datanode's notices and warnings become local ones. `arg`: the lease.
+void ForwardNotice(void* arg, const pg_result* result);
+
+}  // namespace polarx

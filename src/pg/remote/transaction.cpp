@@ -1,0 +1,349 @@
+// Remote transactions follow the local one: begun by the first statement, with a savepoint where
+// the local transaction has a subtransaction. In a backend, on its only thread.
+#include <libpq-fe.h>
+
+#include <algorithm>
+
+#include "pg/base/guc.h"
+#include "pg/remote/lease_use.h"
+#include "pg/remote/session_parameters_replay.h"
+#include "pg/remote/transaction.h"
+#include "pg/prelude.h"
+
+namespace polarx {
+namespace {
+
+bool ReachesLevel(const PolarxLease* lease, int level) {
+  return TransactionOwns(lease) && lease->remote_level >= level;
+}
+
+// --- the end of a transaction: callbacks, which raise errors only before a commit ---------------
+
+void GiveBackAll() noexcept {
+  ClientHangUpOn(ReachesLevel, 0);
+  ClientCork(ClientLeases() != nullptr && ClientLeases()->next != nullptr);
+  PolarxLease* next;
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
+    next = lease->next;
+    if (TransactionOwns(lease)) {
+      LeaseGiveBack(lease, TransactionKeeps(lease));
+    }
+  }
+  ClientUncork();
+}
+
+void RefusePrepare() {
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (ReachesLevel(lease, 1)) {
+      ereport(ERROR,
+              (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+               errmsg("cannot PREPARE a transaction that has worked on datanodes"),
+               errdetail("A transaction is open on datanode \"%s\".", lease->node_name)));
+    }
+  }
+}
+
+void AtTransactionEvent(XactEvent event, void* /*arg*/) {
+  switch (event) {
+    case XACT_EVENT_PRE_COMMIT:
+      TransactionConfirmKept();
+      TransactionCommitAll();
+      break;
+    case XACT_EVENT_PRE_PREPARE:
+      RefusePrepare();
+      TransactionConfirmKept();
+      break;
+    case XACT_EVENT_ABORT:
+      LeasesStop(ReachesLevel, 0);
+      GiveBackAll();
+      break;
+    case XACT_EVENT_COMMIT:
+    case XACT_EVENT_PREPARE:
+      GiveBackAll();
+      break;
+    case XACT_EVENT_PARALLEL_PRE_COMMIT:
+    case XACT_EVENT_PARALLEL_COMMIT:
+    case XACT_EVENT_PARALLEL_ABORT:
+      break;
+  }
+}
+
+// A subtransaction's READ ONLY ends with it, here and on the datanode.
+void ForgetReadOnly(PolarxLease* lease, int level) noexcept {
+  if (lease->read_only_level >= level) {
+    lease->read_only_level = 0;
+  }
+}
+
+// The subtransaction's work now belongs to the level above it.
+void LowerAfterCommit(PolarxLease* lease, int level) noexcept {
+  lease->begin_level = std::min(lease->begin_level, level - 1);
+  if (lease->base_level == level) {
+    lease->base_level = level - 1;
+  } else {
+    lease->release_level = level;
+  }
+  ForgetReadOnly(lease, level);
+  lease->remote_level = level - 1;
+}
+
+// What the datanode has done in the subtransaction is undone; the lease is stopped.
+void RollBackLevel(PolarxLease* lease, int level) noexcept {
+  if (lease->begin_level >= level) {
+    LeaseGiveBack(lease, TransactionKeeps(lease));
+    return;
+  }
+  // A cancel that has not struck yet might hit what comes next.
+  lease->broken = lease->broken || lease->cancelled;
+  if (!lease->broken) {
+    char rollback[48];
+    char release[48];
+    snprintf(rollback, sizeof(rollback), "ROLLBACK TO SAVEPOINT s%d", level);
+    snprintf(release, sizeof(release), "RELEASE SAVEPOINT s%d", level);
+    const char* commands[] = {rollback, release};
+    LeasePost(lease, commands, 2);
+  }
+  lease->release_level = 0;
+  ForgetReadOnly(lease, level);
+  lease->remote_level = level - 1;
+}
+
+void AtSubtransactionEvent(SubXactEvent event, SubTransactionId /*id*/, SubTransactionId /*parent*/,
+                           void* /*arg*/) {
+  if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB) {
+    return;
+  }
+  const int level = GetCurrentTransactionNestLevel();
+  if (event == SUBXACT_EVENT_ABORT_SUB) {
+    LeasesStop(ReachesLevel, level);
+  }
+  PolarxLease* next;
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
+    next = lease->next;
+    if (!ReachesLevel(lease, level)) {
+      continue;
+    }
+    if (event == SUBXACT_EVENT_COMMIT_SUB) {
+      LowerAfterCommit(lease, level);
+    } else {
+      RollBackLevel(lease, level);
+    }
+  }
+}
+
+void WatchTransactions() {
+  static bool watched = false;
+  if (!watched) {
+    RegisterXactCallback(AtTransactionEvent, nullptr);
+    RegisterSubXactCallback(AtSubtransactionEvent, nullptr);
+    watched = true;
+  }
+}
+
+// --- a statement --------------------------------------------------------------------------------
+
+PolarxLease* FindLease(Oid node) {
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (TransactionOwns(lease) && lease->node == node && lease->role == GetUserId()) {
+      return lease;
+    }
+  }
+  return nullptr;
+}
+
+// The lease of this transaction, or a sound one kept from an earlier one; NULL: to be acquired.
+PolarxLease* ReadyLease(const NodeRef* node) {
+  PolarxLease* lease = FindLease(node->id);
+  if (lease == nullptr) {
+    return nullptr;
+  }
+  if (lease->busy && !lease->broken) {
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+                    errmsg("connection to datanode \"%s\" is in use by another statement",
+                           lease->node_name),
+                    errdetail("That statement's rows are being read.")));
+  }
+  if (lease->remote_level > 0) {
+    if (lease->broken) {
+      ereport(ERROR,
+              (errcode(ERRCODE_CONNECTION_FAILURE),
+               errmsg("transaction on datanode \"%s\" was lost", lease->node_name),
+               errdetail("The connection was lost or closed earlier in this transaction."),
+               errhint("Roll back the transaction and try again.")));
+    }
+    return lease;
+  }
+  if (!ClientLeaseCurrent(lease) || !LeaseUsable(lease)) {
+    lease->broken = true;
+  }
+  if (lease->broken || lease->recalled) {
+    LeaseGiveBack(lease, false);
+    return nullptr;
+  }
+  return lease;
+}
+
+void AcquireMissing(const NodeRef* nodes, int count, PolarxLease** leases) {
+  auto* missing = static_cast<NodeRef*>(palloc(sizeof(NodeRef) * count));
+  auto* acquired = static_cast<PolarxLease**>(palloc(sizeof(PolarxLease*) * count));
+  int wanted = 0;
+  for (int i = 0; i < count; ++i) {
+    if (leases[i] == nullptr) {
+      missing[wanted++] = nodes[i];
+    }
+  }
+  if (wanted > 0) {
+    ClientAcquire(missing, wanted, SessionParametersAny(true), acquired);
+  }
+  for (int i = 0, next = 0; next < wanted; ++i) {
+    if (leases[i] == nullptr) {
+      leases[i] = acquired[next++];
+    }
+  }
+}
+
+// Those that are about to begin a transaction get the session's parameters first.
+void SetParameters(PolarxLease** leases, int count) {
+  auto** beginning = static_cast<PolarxLease**>(palloc(sizeof(PolarxLease*) * (count + 1)));
+  int wanted = 0;
+  for (int i = 0; i < count; ++i) {
+    if (leases[i]->remote_level == 0) {
+      beginning[wanted++] = leases[i];
+    }
+  }
+  if (wanted == 0) {
+    return;
+  }
+  PG_TRY();
+  {
+    ReplayParameters(beginning, wanted, false);
+  }
+  PG_CATCH();
+  {
+    ReplayStop(beginning, wanted);
+    for (int i = 0; i < wanted; ++i) {
+      LeaseGiveBack(beginning[i], TransactionKeeps(beginning[i]));
+    }
+    PG_RE_THROW();
+  }
+  PG_END_TRY();
+}
+
+bool QueueBegin(PolarxLease* lease, bool read_only) {
+  static const char* const kLevels[] = {"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ",
+                                        "SERIALIZABLE"};
+  static_assert(XACT_READ_UNCOMMITTED == 0 && XACT_SERIALIZABLE == 3);
+  char command[128];
+  // READ WRITE is not said, for a datanode in recovery refuses it.
+  snprintf(command, sizeof(command), "START TRANSACTION ISOLATION LEVEL %s%s%s",
+           kLevels[XactIsoLevel], read_only ? ", READ ONLY" : "",
+           XactDeferrable ? ", DEFERRABLE" : "");
+  return RemoteQueue(lease, command);
+}
+
+bool QueueSavepoint(PolarxLease* lease, const char* verb, int level) {
+  char command[48];
+  snprintf(command, sizeof(command), "%s s%d", verb, level);
+  return RemoteQueue(lease, command);
+}
+
+// Queues what takes the remote transaction to the local nest level; returns how many commands.
+int QueuePrefix(PolarxLease* lease) {
+  const int level = GetCurrentTransactionNestLevel();
+  int queued = 0;
+  if (lease->remote_level == 0) {
+    // READ ONLY may be a savepoint's own, and then end with it: so it needs one there, too.
+    lease->base_level = XactReadOnly ? 1 : level;
+    const bool read_only = XactReadOnly && level == 1;
+    queued += QueueBegin(lease, read_only);
+    queued += ReplayQueueLocal(lease);
+    lease->begin_level = level;
+    lease->remote_level = lease->base_level;
+    lease->read_only_level = read_only ? level : 0;
+  }
+  if (lease->release_level > 0) {
+    queued += QueueSavepoint(lease, "RELEASE SAVEPOINT", lease->release_level);
+    lease->release_level = 0;
+  }
+  while (lease->remote_level < level) {
+    queued += QueueSavepoint(lease, "SAVEPOINT", ++lease->remote_level);
+  }
+  if (XactReadOnly && lease->read_only_level == 0) {
+    queued += RemoteQueue(lease, "SET TRANSACTION READ ONLY");
+    lease->read_only_level = level;
+  }
+  return queued;
+}
+
+// A statement that has ended the remote transaction behind our back is not to be built upon.
+void CheckStillOpen(const RemoteRun* run) {
+  PolarxLease* lease = run->lease;
+  if (PQtransactionStatus(lease->conn) != PQTRANS_INTRANS) {
+    lease->broken = true;
+    if (PQstatus(lease->conn) != CONNECTION_OK) {
+      RaiseRemoteError(MakeConnectionLost(lease, nullptr), lease, run->sql);
+    }
+    ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+                    errmsg("statement has ended the transaction on datanode \"%s\"",
+                           lease->node_name),
+                    errcontext("statement on datanode \"%s\": %s", lease->node_name, run->sql)));
+  }
+}
+
+// A statement on several nodes, for the context of an error.
+struct Statement {
+  const RemoteRun* runs;
+  const int* begun;  // commands in front of a run that begins a transaction, else 0
+  int count;
+};
+
+// It was not the statement that failed, but a local parameter, set in front of it.
+void DescribeLocalParameter(void* arg) {
+  const auto* statement = static_cast<const Statement*>(arg);
+  for (int i = 0; i < statement->count; ++i) {
+    const RemoteRun* run = &statement->runs[i];
+    const int failed = statement->begun[i] - run->prefix;  // 0: START TRANSACTION
+    const char* name = run->error != nullptr && run->prefix > 0 && failed > 0
+                           ? ReplayLocalName(run->lease, failed - 1)
+                           : nullptr;
+    if (name != nullptr) {
+      errcontext("local parameter \"%s\" of this session on datanode \"%s\"", name,
+                 run->lease->node_name);
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* text,
+                          RowSink* sink) {
+  WatchTransactions();
+  TransactionRefreshKept();
+  auto** leases = static_cast<PolarxLease**>(palloc0(sizeof(PolarxLease*) * count));
+  for (int i = 0; i < count; ++i) {
+    leases[i] = ReadyLease(&nodes[i]);
+  }
+  AcquireMissing(nodes, count, leases);
+  SetParameters(leases, count);
+  auto* runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * count));
+  auto* begun = static_cast<int*>(palloc0(sizeof(int) * count));
+  for (int i = 0; i < count; ++i) {
+    const bool begins = leases[i]->remote_level == 0;
+    (void)LeaseTakeUp(leases[i], true);
+    const int prefix = QueuePrefix(leases[i]);
+    begun[i] = begins ? prefix : 0;
+    RemoteStart(&runs[i], leases[i], prefix, text);
+  }
+  Statement statement = {runs, begun, count};
+  ErrorContextCallback context = {error_context_stack, DescribeLocalParameter, &statement};
+  error_context_stack = &context;
+  RemoteFinish(runs, count, sink, true);
+  error_context_stack = context.previous;
+  for (int i = 0; i < count; ++i) {
+    CheckStillOpen(&runs[i]);
+  }
+  return runs;
+}
+
+}  // namespace polarx

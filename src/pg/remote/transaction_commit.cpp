@@ -1,0 +1,219 @@
+// The remote transactions of all nodes are committed at once, and what came of it is told. In a
+// backend, on its only thread, before the local commit.
+#include <libpq-fe.h>
+
+#include "pg/remote/lease_use.h"
+#include "pg/remote/remote_error.h"
+#include "pg/remote/transaction.h"
+#include "pg/prelude.h"
+
+namespace polarx {
+namespace {
+
+constexpr StatementText kCommit = {"COMMIT", 0, nullptr, true};
+
+struct Commits {
+  RemoteRun* runs;
+  int count;
+};
+
+bool Committed(const RemoteRun* run) {
+  return run->state == RunState::kDone && strcmp(run->tag, "COMMIT") == 0;
+}
+
+bool Failed(const RemoteRun* run) {
+  return run->state == RunState::kFailed ||
+         (run->state == RunState::kDone && strcmp(run->tag, "COMMIT") != 0);
+}
+
+// Lost, or still awaited.
+bool Unknown(const RemoteRun* run) { return !Committed(run) && !Failed(run); }
+
+using Outcome = bool (*)(const RemoteRun* run);
+
+const RemoteRun* First(const Commits* commits, Outcome outcome) {
+  for (int i = 0; i < commits->count; ++i) {
+    if (outcome(&commits->runs[i])) {
+      return &commits->runs[i];
+    }
+  }
+  return nullptr;
+}
+
+const RemoteError* ErrorOf(const RemoteRun* run) {
+  return run->error != nullptr
+             ? run->error
+             : MakeRemoteError(ERRCODE_TRANSACTION_ROLLBACK,
+                               psprintf("transaction on datanode \"%s\" was rolled back",
+                                        run->lease->node_name),
+                               nullptr, nullptr);
+}
+
+void AppendOutcome(StringInfo text, const char* title, const Commits* commits, Outcome outcome) {
+  const char* separator = ": ";
+  appendStringInfo(text, "%s%s", text->len > 0 ? "; " : "", title);
+  for (int i = 0; i < commits->count; ++i) {
+    const RemoteRun* run = &commits->runs[i];
+    if (outcome(run)) {
+      appendStringInfo(text, "%s\"%s\"", separator, run->lease->node_name);
+      if (outcome == Failed) {
+        appendStringInfo(text, " (%s)", ErrorOf(run)->message);
+      }
+      separator = ", ";
+    }
+  }
+  if (*separator == ':') {
+    appendStringInfoString(text, ": none");
+  }
+}
+
+char* DescribeOutcomes(const char* beginning, const Commits* commits) {
+  StringInfoData text;
+  initStringInfo(&text);
+  AppendOutcome(&text, beginning, commits, Committed);
+  AppendOutcome(&text, "failed on", commits, Failed);
+  AppendOutcome(&text, "unknown on", commits, Unknown);
+  return text.data;
+}
+
+// An interrupt while answers are awaited says how far the nodes had come.
+void DescribeInterrupted(void* arg) {
+  const auto* commits = static_cast<const Commits*>(arg);
+  errcontext("%s", DescribeOutcomes("waiting for COMMIT, so far committed on", commits));
+}
+
+// Loses nothing yet: as long as no COMMIT has been sent, all nodes can still roll back.
+void CheckBeforeCommit(PolarxLease* lease) {
+  if (!lease->broken && !lease->busy && LeaseUsable(lease)) {
+    return;
+  }
+  lease->broken = true;
+  ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
+                  errmsg("connection to datanode \"%s\" was lost", lease->node_name),
+                  errdetail("The transaction is rolled back on all nodes."),
+                  errcontext("COMMIT on datanode \"%s\"", lease->node_name)));
+}
+
+void SendCommits(Commits* commits) {
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (lease->remote_level > 0) {
+      CheckBeforeCommit(lease);
+      ++commits->count;
+    }
+  }
+  if (commits->count == 0) {
+    return;
+  }
+  commits->runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * commits->count));
+  RemoteRun* run = commits->runs;
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (lease->remote_level > 0) {
+      RemoteStart(run++, lease, 0, &kCommit);
+    }
+  }
+}
+
+[[noreturn]] void RaisePartly(const Commits* commits) {
+  ereport(ERROR, (errcode(ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN),
+                  errmsg("transaction was not committed on all datanodes"),
+                  errdetail_internal("%s.", DescribeOutcomes("Committed on", commits)),
+                  errhint("The local transaction is rolled back; the nodes have to be brought in "
+                          "agreement by hand.")));
+  pg_unreachable();
+}
+
+[[noreturn]] void RaiseLost(const Commits* commits, const RemoteRun* lost) {
+  const char* reason = lost->error->detail != nullptr ? lost->error->detail : "";
+  ereport(ERROR, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+                  errmsg("connection to datanode \"%s\" was lost during COMMIT",
+                         lost->lease->node_name),
+                  commits->count == 1
+                      ? errdetail_internal("%s", reason)
+                      : errdetail_internal("%s.\n%s", DescribeOutcomes("Committed on", commits),
+                                           reason),
+                  errhint("The transaction may have been committed there or not.")));
+  pg_unreachable();
+}
+
+void RaiseUnlessAllCommitted(const Commits* commits) {
+  const RemoteRun* failed = First(commits, Failed);
+  const RemoteRun* unknown = First(commits, Unknown);
+  if (failed == nullptr && unknown == nullptr) {
+    return;
+  }
+  if (First(commits, Committed) != nullptr) {
+    RaisePartly(commits);
+  }
+  if (unknown != nullptr) {
+    RaiseLost(commits, unknown);
+  }
+  RaiseRemoteError(ErrorOf(failed), failed->lease, kCommit.sql);
+}
+
+[[noreturn]] void RaiseUnknown(const Commits* commits, const char* reason) {
+  ereport(ERROR, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+                  errmsg("COMMIT on datanode \"%s\" was not awaited",
+                         First(commits, Unknown)->lease->node_name),
+                  errdetail_internal("%s.\nThe wait ended with: %s",
+                                     DescribeOutcomes("Committed on", commits), reason),
+                  errhint("The transaction may have been committed there or not.")));
+  pg_unreachable();
+}
+
+// The caught error must not read like "nothing was done" unless nothing was: what has become of the
+// nodes by now decides. Returns if all of them have committed all the same.
+void ResolveInterrupted(const Commits* commits) {
+  const ErrorData* interrupt = CopyErrorData();
+  RemoteSettle(commits->runs, commits->count, kStopLimitMs);
+  const bool committed = First(commits, Committed) != nullptr;
+  const bool unknown = First(commits, Unknown) != nullptr;
+  if (!committed && !unknown) {
+    PG_RE_THROW();
+  }
+  FlushErrorState();
+  if (!committed) {
+    RaiseUnknown(commits, interrupt->message);
+  }
+  if (unknown || First(commits, Failed) != nullptr ||
+      interrupt->sqlerrcode != ERRCODE_QUERY_CANCELED) {
+    RaisePartly(commits);
+  }
+  ereport(WARNING, (errmsg("cancel request came too late: all datanodes have committed")));
+}
+
+void AwaitOutcomes(const Commits* commits) {
+  const MemoryContext caller = CurrentMemoryContext;
+  PG_TRY();
+  {
+    RemoteFinish(commits->runs, commits->count, nullptr, false);
+  }
+  PG_CATCH();
+  {
+    MemoryContextSwitchTo(caller);
+    ResolveInterrupted(commits);
+  }
+  PG_END_TRY();
+}
+
+}  // namespace
+
+void TransactionCommitAll() {
+  Commits commits = {};
+  SendCommits(&commits);
+  if (commits.count == 0) {
+    return;
+  }
+  ErrorContextCallback context = {error_context_stack, DescribeInterrupted, &commits};
+  error_context_stack = &context;
+  AwaitOutcomes(&commits);
+  error_context_stack = context.previous;
+  for (int i = 0; i < commits.count; ++i) {
+    PolarxLease* lease = commits.runs[i].lease;
+    lease->begin_level = 0;
+    lease->remote_level = 0;
+    lease->release_level = 0;
+  }
+  RaiseUnlessAllCommitted(&commits);
+}
+
+}  // namespace polarx

@@ -1,0 +1,400 @@
+// The leases of a backend: their list, cancel, giving back, and what becomes of them when the
+// backend exits; on its only thread.
+#include <libpq-fe.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <new>
+#include <utility>
+#include <variant>
+
+#include "core/protocol.h"
+#include "core/time.h"
+#include "engine/adopt.h"
+#include "engine/shells.h"
+
+#include "pg/session/client_state.h"
+#include "pg/base/guc.h"
+#include "pg/shared/lease_cells.h"
+#include "pg/shared/lease_count.h"
+#include "pg/remote/session_parameters_replay.h"
+#include "pg/prelude.h"
+
+namespace polarx {
+namespace {
+
+using protocol::Parameters;
+using protocol::ReleaseKind;
+
+// Of a connection that no pooler worker takes back.
+constexpr int kCloseLimitMs = 1000;
+// From there on what a new PGconn costs is little beside what the borrower has done.
+constexpr std::chrono::milliseconds kLongBorrow{5};
+
+PolarxLease* leases = nullptr;
+TimePoint hang_up_until{};  // those that were hung up on together are awaited until then
+
+void IgnoreNotice(void* /*arg*/, const PGresult* /*result*/) {}
+
+// Nothing unread in libpq or the kernel; what may come at any time has been consumed.
+bool NothingUnread(PGconn* conn) noexcept {
+  for (int looks = 0; looks < 2; ++looks) {
+    while (PGnotify* notify = PQnotifies(conn)) {  // parses what libpq has buffered
+      PQfreemem(notify);
+    }
+    char byte;
+    const ssize_t got = ::recv(PQsocket(conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (got < 0) {
+      return errno == EAGAIN || errno == EWOULDBLOCK;
+    }
+    if (got == 0 || PQconsumeInput(conn) != 1) {
+      return false;
+    }
+  }
+  return false;
+}
+
+// A borrower that leaves pipeline mode on may have omitted its last sync, which libpq does not
+// tell; the session's own statements never do.
+bool LeavePipeline(const PolarxLease* lease) noexcept {
+  return PQpipelineStatus(lease->conn) == PQ_PIPELINE_OFF ||
+         (!lease->borrowed && PQexitPipelineMode(lease->conn) == 1);
+}
+
+// What an attempt to park the lease behind its reset has left of `kind`.
+ReleaseKind AfterReset(const PolarxLease* lease, ReleaseKind kind) noexcept {
+  if (lease->broken) {
+    return ReleaseKind::kClose;
+  }
+  return lease->reset_sent && kind == ReleaseKind::kClean ? ReleaseKind::kResetSent : kind;
+}
+
+// kClose if that is asked for, else what the connection's state shows.
+ReleaseKind CorrectedKind(PolarxLease* lease, ReleaseKind kind) noexcept {
+  PGconn* conn = lease->conn;
+  if (lease->reset_sent) {
+    return kind;  // its state was looked at before that
+  }
+  PQsetNoticeReceiver(conn, IgnoreNotice, nullptr);
+  if (kind == ReleaseKind::kClose || conn == nullptr || lease->broken ||
+      PQstatus(conn) != CONNECTION_OK || !LeavePipeline(lease) || PQisBusy(conn)) {
+    return ReleaseKind::kClose;
+  }
+  if (PQtransactionStatus(conn) == PQTRANS_ACTIVE) {
+    // The last result may have been read, but not the NULL after it.
+    PGresult* result = PQgetResult(conn);
+    PQclear(result);
+    if (result != nullptr) {
+      return ReleaseKind::kClose;
+    }
+  }
+  if (!NothingUnread(conn)) {
+    return ReleaseKind::kClose;
+  }
+  switch (PQtransactionStatus(conn)) {
+    case PQTRANS_IDLE:
+      return ReleaseKind::kClean;
+    case PQTRANS_INTRANS:
+    case PQTRANS_INERROR:
+      return ReleaseKind::kInTransaction;
+    default:
+      return ReleaseKind::kClose;
+  }
+}
+
+bool KeepChanges(const PolarxLease* lease, Parameters* changed) noexcept {
+  try {
+    *changed = Shells::Changed(lease->shell);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+// Waits, at most kCloseLimitMs and not interruptibly, until the datanode has closed its end: then
+// the connection does not count there any more.
+void AwaitClosed(const PolarxLease* lease) noexcept {
+  const int socket = PQsocket(lease->conn);
+  const TimePoint deadline =
+      lease->hung_up ? hang_up_until : Now() + std::chrono::milliseconds(kCloseLimitMs);
+  (void)::shutdown(socket, SHUT_WR);
+  char dropped[4096];
+  while (Now() < deadline) {
+    const ssize_t got = ::recv(socket, dropped, sizeof(dropped), MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+      break;
+    }
+    if (got < 0) {
+      (void)ClientWaitSocket(socket, WL_SOCKET_READABLE, MillisecondsUntil(deadline), false);
+    }
+  }
+  (void)::shutdown(socket, SHUT_RDWR);
+}
+
+void SendRelease(uint64 id, ReleaseKind kind, Parameters changed) noexcept {
+  try {
+    protocol::Release release;
+    release.leases.push_back({.lease = id, .kind = kind, .changed = std::move(changed)});
+    (void)ClientSend(release);  // where it fails the pooler sees the hang-up
+  } catch (...) {
+    ClientHangUp();
+  }
+}
+
+// Is the pooler worker still there? When it ends, it marks the leases that are in use.
+bool NeedsLook(const PolarxLease* lease) noexcept {
+  return lease->cell == nullptr || !parking::InUse(parking::StateOf(*lease->cell, lease->id));
+}
+
+// Through its cell, without a message, which would cost a wake-up. True: done. One message for
+// several is worth it: they are reset at once, not when the session asks for so many again.
+bool GiveBackQuietly(PolarxLease* lease) noexcept {
+  if (lease->cell == nullptr || lease->cancelled || lease->recalled || proc_exit_inprogress ||
+      ClientCorkedSeveral()) {
+    return false;
+  }
+  ClientTellHold(lease);
+  return parking::GiveBack(lease->cell, *lease->node_cell, lease->id) != parking::Parked::kNo;
+}
+
+// What a borrower has read or sent nobody sees, but much of it takes time.
+void NoteBorrower(PolarxLease* lease) noexcept {
+  lease->stretched =
+      lease->stretched || (lease->borrowed && Now() - lease->acquired_at >= kLongBorrow);
+}
+
+// `kind` is what the connection's state shows.
+void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
+  kind = AfterReset(lease, kind);
+  LeaseUnlink(lease);
+  const bool current = ClientLeaseCurrent(lease);
+  Parameters changed;
+  if (lease->conn != nullptr) {
+    if (kind != ReleaseKind::kClose && !KeepChanges(lease, &changed)) {
+      kind = ReleaseKind::kClose;
+    }
+    if (!current) {
+      AwaitClosed(lease);
+    }
+    PQclear(lease->result);
+    const bool keep = current && kind != ReleaseKind::kClose && !lease->bulky && !lease->stretched;
+    ClientShells()->Detach(lease->shell, keep);
+    ClientCountShells();
+  }
+  if (current) {
+    if (kind != ReleaseKind::kClean || !changed.empty() || !GiveBackQuietly(lease)) {
+      SendRelease(lease->id, kind, std::move(changed));
+    }
+  } else if (lease->cell != nullptr) {
+    parking::Free(lease->cell, lease->id);  // no pooler worker does it
+  }
+  LeaseFree(lease);
+}
+
+bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
+
+// In before_shmem_exit. What is in sync goes back into its pool; the rest the pooler cancels and
+// closes. What is parked or given back in its cell, others may take all the time until the pooler
+// hears of the end.
+void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
+  ClientDropParked();
+  ClientHangUpOn(Any, 0);
+  while (leases != nullptr) {
+    ClientRelease(leases, ReleaseKind::kClean);
+  }
+  ClientHangUp();
+  LeaseCountDropAll();  // a FATAL error in the wait for leases leaves no list of them
+}
+
+}  // namespace
+
+void LeaseFree(PolarxLease* lease) noexcept {
+  ReplayForget(lease);
+  if (lease->counted != 0) {
+    LeaseCountDrop(lease->node, lease->counted, !ClientLeaseCurrent(lease));
+  }
+  ReleaseExternalFD();
+  pfree(lease);
+}
+
+void ClientTellHold(const PolarxLease* lease) noexcept {
+  const int64 held = (Now() - lease->acquired_at).count();
+  lease->cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 1, UINT32_MAX)));
+}
+
+Shells* ClientShells() {
+  alignas(Shells) static char memory[sizeof(Shells)];
+  static Shells* const shells = new (memory) Shells;  // never destroyed: the process ends first
+  return shells;
+}
+
+void ClientMakeSpares() noexcept {
+  constexpr int kSpares = 4;            // nodes that many sessions are content with
+  constexpr rlim_t kEnoughFiles = 256;  // the server starts only if it can have 58 to itself
+  rlimit limit{};
+  if (max_files_per_process >= static_cast<int>(kEnoughFiles) &&
+      ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= kEnoughFiles) {
+    Shells::MakeSpares(kSpares, std::chrono::seconds(1));
+  }
+}
+
+void ClientCountShells() noexcept {
+  static size_t counted = 0;
+  for (const size_t held = ClientShells()->descriptors(); counted != held;) {
+    if (counted < held) {
+      ReserveExternalFD();
+      ++counted;
+    } else {
+      ReleaseExternalFD();
+      --counted;
+    }
+  }
+}
+
+void LeaseAppend(PolarxLease* const* added, int count) noexcept {
+  PolarxLease** link = &leases;
+  while (*link != nullptr) {
+    link = &(*link)->next;
+  }
+  for (int i = 0; i < count; ++i) {
+    *link = added[i];
+    link = &added[i]->next;
+  }
+  *link = nullptr;
+}
+
+void LeaseUnlink(const PolarxLease* lease) noexcept {
+  for (PolarxLease** link = &leases; *link != nullptr; link = &(*link)->next) {
+    if (*link == lease) {
+      *link = lease->next;
+      return;
+    }
+  }
+}
+
+void ClientPrepareExit() {
+  static bool prepared = false;
+  if (!prepared) {
+    before_shmem_exit(GiveBackAtExit, 0);
+    prepared = true;
+  }
+}
+
+void ClientFreeCells(Attachment* attachment) noexcept {
+  if (attachment->lease_cells == nullptr || std::exchange(attachment->cells_freed, true)) {
+    return;
+  }
+  bool in_use[kCellsOfASession] = {};
+  for (const PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    if (lease->cell != nullptr) {
+      in_use[lease->cell - attachment->lease_cells] = true;
+    }
+  }
+  if (const auto* granted = std::get_if<protocol::Granted>(&attachment->reply.reply)) {
+    for (const protocol::GrantedLease& lease : granted->leases) {
+      if (lease.cell < kCellsOfASession) {
+        in_use[lease.cell] = true;
+      }
+    }
+  }
+  for (uint32 i = 0; i < kCellsOfASession; ++i) {
+    if (!in_use[i]) {
+      attachment->lease_cells[i].word.store(0);
+    }
+  }
+}
+
+void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
+  if (NeedsLook(lease)) {
+    ClientLook();
+  }
+  NoteBorrower(lease);
+  kind = CorrectedKind(lease, kind);
+  if (kind != ReleaseKind::kClean || !ClientParkBehindReset(lease)) {
+    GiveUp(lease, kind);
+  }
+}
+
+void ClientReturn(PolarxLease* lease) noexcept {
+  if (NeedsLook(lease)) {
+    ClientLook();
+  }
+  GiveUp(lease, CorrectedKind(lease, ReleaseKind::kClean));
+}
+
+void ClientParkOrRelease(PolarxLease* lease) noexcept {
+  lease->plain = true;
+  NoteBorrower(lease);
+  if (CorrectedKind(lease, ReleaseKind::kClean) != ReleaseKind::kClean || !ClientPark(lease)) {
+    ClientRelease(lease, ReleaseKind::kClean);
+  }
+}
+
+void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept {
+  bool look = false;
+  for (const PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    look = look || (wanted(lease, level) && NeedsLook(lease));
+  }
+  if (!look) {
+    return;
+  }
+  ClientLook();
+  hang_up_until = Now() + std::chrono::milliseconds(kCloseLimitMs);
+  for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    if (!ClientLeaseCurrent(lease) && wanted(lease, level)) {
+      (void)::shutdown(PQsocket(lease->conn), SHUT_WR);
+      lease->hung_up = true;
+    }
+  }
+}
+
+void ClientCancel(PolarxLease* lease) noexcept {
+  lease->cancelled = true;
+  if (ClientLeaseCurrent(lease)) {
+    (void)ClientSend(protocol::Cancel{.lease = lease->id});
+  }
+}
+
+void ClientConfirm() {
+  // What this backend hears of while it waits is not answered.
+  const uint64 epoch = ClientCatalogEpoch();
+  const uint32 request = ClientNextRequest();
+  const Attachment* attachment = ClientAttachment();
+  if (attachment == nullptr || !attachment->confirmed) {
+    return;  // then no lease is current, and none will be kept
+  }
+  if (!ClientSend(protocol::Confirm{.request = request})) {
+    return;
+  }
+  // No statement_timeout ends a wait within COMMIT.
+  const TimePoint deadline = Now() + std::chrono::seconds(parameters.pooler_connect_timeout);
+  ErrorText error;
+  bool answered = false;
+  switch (ClientAwait(request, deadline, &error)) {
+    case Awaited::kReply:
+      answered = true;
+      break;
+    case Awaited::kFailed:
+      ThrowError(&error);
+    case Awaited::kTimeout:
+      break;
+    case Awaited::kGone:
+      return;
+  }
+  for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+    lease->recalled = lease->recalled || (!answered && lease->catalog_epoch != epoch);
+    lease->catalog_epoch = epoch;
+  }
+}
+
+PolarxLease* ClientLeases() { return leases; }
+
+bool ClientLeaseCurrent(const PolarxLease* lease) {
+  const Attachment* attachment = ClientAttachment();
+  return attachment != nullptr && attachment->number == lease->attachment;
+}
+
+}  // namespace polarx

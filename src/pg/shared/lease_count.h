@@ -1,0 +1,34 @@
+// How many leases each backend holds, in shared memory, so that a new pooler worker knows what
+// sessions still hold from an earlier one. Every process, its main thread.
+#pragma once
+
+#include "pg/prelude.h"
+
+namespace polarx {
+
+// Nodes that one backend is counted for; leases on more of them are not seen by a new worker.
+inline constexpr int kCountedNodes = 64;
+
+// _PG_init while preloading: reserves the memory.
+void LeaseCountReserve();
+
+// This backend holds, or asks for, one more lease on the node from the worker of that generation.
+// False: there is no room to count it.
+bool LeaseCountAdd(Oid node, uint64 generation) noexcept;
+// One that LeaseCountAdd has counted is gone; `unknown`: the pooler worker may not know of it.
+void LeaseCountDrop(Oid node, uint64 generation, bool unknown) noexcept;
+// This backend exits: it holds and asks for nothing any more.
+void LeaseCountDropAll() noexcept;
+
+// Changes whenever an unknown one is dropped, or a backend exits.
+uint64 LeaseCountDrops();
+
+struct LeaseCount {
+  Oid node;
+  int count;
+};
+// What living backends of this database hold from workers of other generations; nodes may repeat.
+// Palloc'd.
+LeaseCount* LeaseCountOthers(uint64 generation, int* length);
+
+}  // namespace polarx
