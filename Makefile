@@ -7,7 +7,7 @@
 
 MODULE_big = polarx_pooler
 EXTENSION = polarx_pooler
-DATA = sql/polarx_pooler--1.0.sql
+DATA = $(sort $(wildcard sql/polarx_pooler--*.sql))
 HEADERS_polarx_pooler = include/polarx_pooler.h
 OBJS = $(patsubst %.cpp,%.o,$(sort $(wildcard src/*/*.cpp src/pg/*/*.cpp)))
 REGRESS = $(sort $(basename $(notdir $(wildcard regress/sql/*.sql))))

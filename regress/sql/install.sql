@@ -16,6 +16,10 @@ FROM pg_proc
 WHERE pronamespace = 'pooler'::regnamespace AND proname !~ '^_'
 ORDER BY proname;
 
+-- The library and the script are of one version.
+SELECT pooler.version() = default_version AS current FROM pg_available_extensions
+WHERE name = 'polarx_pooler';
+
 -- Volatility, parallel safety, and who may execute.
 SELECT proname, provolatile AS v, proparallel AS p,
        has_function_privilege('public', oid, 'EXECUTE') AS public,

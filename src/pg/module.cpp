@@ -2,6 +2,7 @@
 // the backend that first needs it.
 #include "pg/session/client.h"
 #include "pg/base/guc.h"
+#include "pg/base/version.h"
 #include "pg/launcher/launcher.h"
 #include "pg/shared/lease_count.h"
 #include "pg/shared/registry.h"
@@ -25,5 +26,8 @@ void _PG_init(void) {
     polarx::RegisterLauncher();
     polarx::InstallUtilityHook();
     polarx::ClientMakeSpares();
+    ereport(LOG, (errmsg("polarx_pooler %s: port %d, %d worker threads in each pooler worker",
+                         polarx::kVersionText, polarx::parameters.port,
+                         polarx::parameters.pooler_scale_factor)));
   }
 }

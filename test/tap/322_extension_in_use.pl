@@ -26,7 +26,7 @@ sub own_installation
 		}
 	}
 	symlink $at{pkglibdir}, $home . $at{pkglibdir} or die "symlink: $!";
-	append_to_file("$home$at{sharedir}/extension/polarx_pooler--1.0--1.1.sql", <<'END');
+	append_to_file("$home$at{sharedir}/extension/polarx_pooler--1.1--1.2.sql", <<'END');
 CREATE FUNCTION pooler.added() RETURNS text LANGUAGE sql AS $$ SELECT 'added' $$;
 DROP FUNCTION pooler.reset_stats();
 ALTER FOREIGN DATA WRAPPER polarx_pooler NO VALIDATOR;
@@ -143,12 +143,12 @@ $attached->ask($one);
 for my $end (qw(ROLLBACK COMMIT))
 {
 	$holder->ask('BEGIN; ' . insert("update $end"));
-	value($coord, "BEGIN; ALTER EXTENSION polarx_pooler UPDATE TO '1.1'; $end");
+	value($coord, "BEGIN; ALTER EXTENSION polarx_pooler UPDATE TO '1.2'; $end");
 	is($attached->ask($one), 'SELECT 1', "update, $end: an attached session works");
 	is($holder->ask(insert("update $end") . '; COMMIT'), 'INSERT 0 1', '... and so does one with an open transaction');
 	is(rows("update $end"), '2', '... all of it');
 	is(value($coord, q{SELECT extversion, to_regproc('pooler.added') IS NOT NULL, to_regproc('pooler.reset_stats') IS NULL
-		FROM pg_extension WHERE extname = 'polarx_pooler'}), $end eq 'COMMIT' ? '1.1|t|t' : '1.0|f|f', '... the version is the one expected');
+		FROM pg_extension WHERE extname = 'polarx_pooler'}), $end eq 'COMMIT' ? '1.2|t|t' : '1.1|f|f', '... the version is the one expected');
 	is(worker_pids($coord), $worker, '... the same pooler worker');
 }
 add_node($coord, 'dn2', $dn);

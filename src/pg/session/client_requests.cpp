@@ -10,6 +10,7 @@
 #include "core/time.h"
 
 #include "pg/base/catalog.h"
+#include "pg/base/version.h"
 #include "pg/session/client_state.h"
 #include "pg/prelude.h"
 
@@ -59,6 +60,16 @@ protocol::Rows* RowsReplied() {
   return rows;
 }
 
+// A view of an older version of the extension shows fewer columns than the library tells, for views
+// grow at their ends; one of a newer version wants more.
+[[noreturn]] void ThrowNewerView() {
+  ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                  errmsg("extension polarx_pooler of this database is newer than the library"),
+                  errdetail("The library's version is %s.", kVersionText),
+                  errhint("Restart the server, so that it loads the library that is installed.")));
+  pg_unreachable();
+}
+
 // Puts the rows of the reply into `result`; they stay on the heap if an input function errs.
 void StoreRows(ReturnSetInfo* result) {
   protocol::Rows* rows = RowsReplied();
@@ -66,8 +77,8 @@ void StoreRows(ReturnSetInfo* result) {
   const int width = result->setDesc->natts;
   char** values = static_cast<char**>(palloc(sizeof(char*) * width));
   for (protocol::Row& row : rows->rows) {
-    if (row.size() != static_cast<size_t>(width)) {
-      ThrowUnexpected();
+    if (row.size() < static_cast<size_t>(width)) {
+      ThrowNewerView();
     }
     for (int i = 0; i < width; ++i) {
       values[i] = TextOf(row[i]);

@@ -1,7 +1,8 @@
-// The functions behind the views nodes, pools, connections, sessions and stats; in a backend, on
-// its only thread.
+// The functions behind the views nodes, pools, connections, sessions and stats, and version(); in a
+// backend, on its only thread.
 #include "core/protocol.h"
 
+#include "pg/base/version.h"
 #include "pg/session/client.h"
 #include "pg/shared/registry.h"
 #include "pg/prelude.h"
@@ -28,3 +29,9 @@ POLARX_FUNCTION(polarx_show_connections) {
 POLARX_FUNCTION(polarx_show_sessions) { return Show(fcinfo, polarx::protocol::View::kSessions); }
 
 POLARX_FUNCTION(polarx_show_stats) { return Show(fcinfo, polarx::protocol::View::kStats); }
+
+// version(): works without preloading, too.
+POLARX_FUNCTION(polarx_version) {
+  (void)fcinfo;
+  PG_RETURN_TEXT_P(cstring_to_text(polarx::kVersionText));
+}
