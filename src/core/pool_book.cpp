@@ -95,7 +95,7 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
   }
   if (ticket->patient) {
     ticket->deadline = now + queue_timeout;
-    deadlines_.emplace(ticket->deadline, ticket->id);
+    deadlines_.Set(ticket->id, ticket->deadline);
   }
   LimitPause(ticket.get(), now);
   for (Ticket::Want& want : ticket->wants) {
@@ -135,7 +135,7 @@ void PoolBook::Leave(Ticket* ticket) {
 
 // Ends the ticket's life; it must have left the queues.
 void PoolBook::Discard(Ticket* ticket) {
-  deadlines_.erase({ticket->deadline, ticket->id});
+  deadlines_.Remove(ticket->id);
   waiting_sessions_.erase(ticket->session);
   several_.erase(ticket->id);
   tickets_.erase(ticket->id);
@@ -359,7 +359,7 @@ void PoolBook::OnClosed(Slot* slot, bool timed_out) {
 }
 
 void PoolBook::Forget(Slot* slot) {
-  Disarm(slot);
+  timers_.Remove(slot->id);
   slots_.erase(slot->id);
   slot->pool->Remove(slot);
 }

@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +24,7 @@
 #include "core/settings.h"
 #include "core/stat_line.h"
 #include "core/status.h"
+#include "core/timer_queue.h"
 
 namespace polarx {
 
@@ -235,7 +235,6 @@ class PoolBook {
   void MaintainParked(Pool* pool, TimePoint now);
   void CloseAboveLimits(TimePoint now);
   void Arm(Slot* slot);
-  void Disarm(Slot* slot);
   TimePoint DueTime(const Slot& slot) const;
   void FireTimers(TimePoint now);
   void Fire(Slot* slot, TimePoint now);
@@ -264,6 +263,7 @@ class PoolBook {
   static const Node* PausedNode(const Ticket& ticket);
   static std::string WaitedText(const Ticket& ticket, TimePoint now);
   void WakeSleepers(TimePoint now);
+  void SleepUntilRetry(const Pool& pool, TimePoint now);
   void Serve(Pool* pool, TimePoint now);
   bool MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const;
   Slot* LiveIdle(Pool* pool, TimePoint now);
@@ -302,7 +302,7 @@ class PoolBook {
   Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
   void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
   void FailNode(Node* node, const Status& status, TimePoint now);
-  void SleepUntilRetry(const Node& node);
+  void SleepUntilRetry(const Node& node, TimePoint now);
   void RecoverNode(Node* node);
 
   SlotDriver* const driver_;
@@ -319,15 +319,15 @@ class PoolBook {
   std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
   std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
   std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
-  std::set<std::pair<TimePoint, TicketId>> deadlines_;
-  std::set<std::pair<TimePoint, PoolId>> sleepers_;  // pools to be looked at again then
-  std::set<std::pair<TimePoint, SlotId>> timers_;    // slots, likewise; one entry each
-  std::set<NodeId> paused_;                          // known or not
+  TimerQueue<TicketId> deadlines_;
+  TimerQueue<PoolId> sleepers_;  // pools to be looked at again
+  TimerQueue<SlotId> timers_;
+  std::set<NodeId> paused_;  // known or not
   bool all_paused_ = false;
   std::map<NodeId, int> survivors_;
   std::span<NodeCell> cells_;
   std::vector<bool> cells_used_;
-  std::deque<std::pair<TimePoint, LeaseId>> fresh_;  // to be looked at then; some are gone
+  TimerQueue<LeaseId> recent_grants_;  // whose cells are to be looked at
   std::vector<Pool*> dirty_;
   bool hurries_resets_ = false;
   bool starved_ = false;        // tickets lack nothing but a descriptor

@@ -1,5 +1,6 @@
 // What a failed attempt, a ping and a success tell of a node or pool; on the main thread.
 #include <algorithm>
+#include <utility>
 
 #include "core/pool_book.h"
 
@@ -30,7 +31,7 @@ void PoolBook::Fail(Pool* pool, const Status& status, FailureScope scope, TimePo
     RecoverNode(node);  // it answered
   } else if (node->hold_off.active()) {
     node->hold_off.Postpone(now);  // nothing more is known of it
-    SleepUntilRetry(*node);
+    SleepUntilRetry(*node, now);
     return;
   }
   if (!pool->hold_off.Permits(now)) {
@@ -39,7 +40,7 @@ void PoolBook::Fail(Pool* pool, const Status& status, FailureScope scope, TimePo
   if (pool->hold_off.Fail(status, now, Jitter())) {
     surroundings_->Log(status.message(), status.detail());
   }
-  sleepers_.emplace(pool->hold_off.retry_at(), pool->id);
+  SleepUntilRetry(*pool, now);
 }
 
 void PoolBook::FailNode(Node* node, const Status& status, TimePoint now) {
@@ -50,12 +51,21 @@ void PoolBook::FailNode(Node* node, const Status& status, TimePoint now) {
   if (node->hold_off.Fail(status, now, Jitter())) {
     surroundings_->Log(status.message(), status.detail());
   }
-  SleepUntilRetry(*node);
+  SleepUntilRetry(*node, now);
 }
 
-void PoolBook::SleepUntilRetry(const Node& node) {
+void PoolBook::SleepUntilRetry(const Node& node, TimePoint now) {
   for (const Pool* pool : node.pools) {
-    sleepers_.emplace(node.hold_off.retry_at(), pool->id);
+    SleepUntilRetry(*pool, now);
+  }
+}
+
+// At the first moment at which a connect may be tried again the pool is looked at.
+void PoolBook::SleepUntilRetry(const Pool& pool, TimePoint now) {
+  for (const HoldOff* hold_off : {&std::as_const(pool.node->hold_off), &pool.hold_off}) {
+    if (hold_off->active() && hold_off->retry_at() > now) {
+      sleepers_.SetEarlier(pool.id, hold_off->retry_at());
+    }
   }
 }
 

@@ -103,13 +103,8 @@ void PoolBook::LimitPause(Ticket* ticket, TimePoint now) {
   if (ticket->patient || paused == (ticket->deadline != kNever)) {
     return;
   }
-  if (paused) {
-    ticket->deadline = now + kPauseLimit;
-    deadlines_.emplace(ticket->deadline, ticket->id);
-  } else {
-    deadlines_.erase({ticket->deadline, ticket->id});
-    ticket->deadline = kNever;
-  }
+  ticket->deadline = paused ? now + kPauseLimit : kNever;
+  deadlines_.Set(ticket->id, ticket->deadline);
 }
 
 void PoolBook::ResetStats() {

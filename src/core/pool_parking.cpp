@@ -61,7 +61,7 @@ void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
       slot->cell = &cells[index];
       slot->cell_index = index;
       if (fresh) {
-        fresh_.emplace_back(now + parking::kFreshTime, slot->lease);
+        recent_grants_.Set(slot->lease, now + parking::kFreshTime);
       }
       return;
     }
@@ -88,6 +88,7 @@ void PoolBook::EndLease(Slot* slot, TimePoint now) {
     parking::Free(slot->cell, slot->lease);
     slot->cell = nullptr;
   }
+  recent_grants_.Remove(slot->lease);
   leases_.erase(slot->lease);
   slot->lease = 0;
   slot->session = 0;
@@ -139,22 +140,18 @@ bool PoolBook::CollectReturned(LeaseId lease, TimePoint now) {
 
 int PoolBook::CollectReturned(TimePoint now) {
   int count = 0;
-  for (const auto& [until, lease] : fresh_) {
+  const auto& grants = recent_grants_.entries();
+  for (auto grant = grants.begin(); grant != grants.end();) {
+    const LeaseId lease = (grant++)->second;
     count += CollectReturned(lease, now) ? 1 : 0;
   }
   return count;
 }
 
 void PoolBook::LookAgain(TimePoint now) {
-  while (!fresh_.empty()) {
-    const auto [until, lease] = fresh_.front();
-    Slot* slot = FindLease(lease);
-    const bool known = slot != nullptr && slot->cell != nullptr;
-    if (known && now < until) {
-      break;
-    }
-    fresh_.pop_front();
-    if (known && parking::LookAgain(slot->cell, lease)) {
+  while (const auto lease = recent_grants_.TakeDue(now)) {
+    Slot* slot = leases_.at(*lease);
+    if (parking::LookAgain(slot->cell, *lease)) {
       OnReturned(slot, now);
     }
   }

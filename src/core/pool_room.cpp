@@ -99,7 +99,7 @@ void PoolBook::RejectForRoom(Pool* pool, TimePoint now) {
       continue;
     }
     if (coming && now < next->arrived_at + kPatience) {
-      sleepers_.emplace(next->arrived_at + kPatience, pool->id);
+      sleepers_.SetEarlier(pool->id, next->arrived_at + kPatience);
       continue;
     }
     if (now >= told_lack_ + kTellAgain) {

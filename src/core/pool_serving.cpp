@@ -92,6 +92,7 @@ void PoolBook::EndTurn(TimePoint now) {
   }
   for (Pool* pool : filling) {
     WarmUp(pool, now);
+    SleepUntilRetry(*pool, now);  // what woke it may have come before that
   }
   if (some_obsolete_) {
     DropEmpty();
@@ -131,25 +132,12 @@ void PoolBook::ServeSeveral(TimePoint now) {
 }
 
 TimePoint PoolBook::NextDeadline() const {
-  TimePoint next = kNever;
-  if (!deadlines_.empty()) {
-    next = deadlines_.begin()->first;
-  }
-  if (!sleepers_.empty()) {
-    next = std::min(next, sleepers_.begin()->first);
-  }
-  if (!timers_.empty()) {
-    next = std::min(next, timers_.begin()->first);
-  }
-  if (!fresh_.empty()) {
-    next = std::min(next, fresh_.front().first);
-  }
-  return next;
+  return std::min({deadlines_.Next(), sleepers_.Next(), timers_.Next(), recent_grants_.Next()});
 }
 
 void PoolBook::ExpireTickets(TimePoint now) {
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    Ticket* ticket = tickets_.at(deadlines_.begin()->second).get();
+  while (const auto due = deadlines_.TakeDue(now)) {
+    Ticket* ticket = tickets_.at(*due).get();
     if (const Node* node = PausedNode(*ticket); node != nullptr) {
       RejectTicket(ticket, Status(sqlstate::kPoolFull,
                                   "datanode \"" + node->definition.name + "\" is paused" +
@@ -179,11 +167,8 @@ void PoolBook::ExpireTickets(TimePoint now) {
 }
 
 void PoolBook::WakeSleepers(TimePoint now) {
-  while (!sleepers_.empty() && sleepers_.begin()->first <= now) {
-    if (const auto pool = pools_.find(sleepers_.begin()->second); pool != pools_.end()) {
-      MarkDirty(pool->second.get());
-    }
-    sleepers_.erase(sleepers_.begin());
+  while (const auto pool = sleepers_.TakeDue(now)) {
+    MarkDirty(pools_.at(*pool).get());
   }
 }
 
@@ -376,7 +361,7 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
     while (which == Which::kUnused && missing > 0 && CanOpen(*pool, true, now) && HasRoom(*pool)) {
       Open(pool, now);
       if (pool->node->cell != nullptr) {  // if it takes longer, sessions can help
-        sleepers_.emplace(now + kSlowConnect * Patience(*pool->node), pool->id);
+        sleepers_.SetEarlier(pool->id, now + kSlowConnect * Patience(*pool->node));
       }
       --lacking;
       --missing;
@@ -418,7 +403,7 @@ PoolBook::Coming PoolBook::ComingSoon(Pool* pool, TimePoint now) {
     }
   }
   if (until != kNever && (pool->node->cell != nullptr || coming.back > 0)) {
-    sleepers_.emplace(until, pool->id);
+    sleepers_.SetEarlier(pool->id, until);
   }
   return coming;
 }

@@ -43,21 +43,7 @@ TimePoint PoolBook::DueTime(const Slot& slot) const {
                   check);
 }
 
-void PoolBook::Arm(Slot* slot) {
-  const TimePoint due = DueTime(*slot);
-  if (due < slot->timer_at) {
-    Disarm(slot);
-    slot->timer_at = due;
-    timers_.emplace(due, slot->id);
-  }
-}
-
-void PoolBook::Disarm(Slot* slot) {
-  if (slot->timer_at != kNever) {
-    timers_.erase({slot->timer_at, slot->id});
-    slot->timer_at = kNever;
-  }
-}
+void PoolBook::Arm(Slot* slot) { timers_.SetEarlier(slot->id, DueTime(*slot)); }
 
 // From the settings that hold now.
 void PoolBook::SetTimes(Slot* slot) {
@@ -69,10 +55,8 @@ void PoolBook::SetTimes(Slot* slot) {
 }
 
 void PoolBook::FireTimers(TimePoint now) {
-  while (!timers_.empty() && timers_.begin()->first <= now) {
-    Slot* slot = slots_.at(timers_.begin()->second);
-    Disarm(slot);
-    Fire(slot, now);
+  while (const auto slot = timers_.TakeDue(now)) {
+    Fire(slots_.at(*slot), now);
   }
 }
 

@@ -196,6 +196,7 @@ void PoolBook::DropEmpty() {
   for (auto entry = pools_.begin(); entry != pools_.end();) {
     Pool* pool = entry->second.get();
     if (pool->obsolete && pool->total() == 0 && pool->queue.empty() && !pool->dirty) {
+      sleepers_.Remove(pool->id);
       std::erase(pool->node->pools, pool);
       entry = pools_.erase(entry);
     } else {

@@ -70,8 +70,6 @@ struct Slot {
   TimePoint checked_at{};                    // opened or measured
   TimePoint check_at = kNever;               // to be measured then
 
-  TimePoint timer_at = kNever;  // PoolBook: its place among the timers
-
   // The lease; set while leased.
   LeaseId lease = 0;
   SessionId session = 0;
