@@ -57,7 +57,7 @@ room_sees() {
     base) echo ;;
     shared) echo base ;;
     launcher | worker) echo shared base ;;
-    session) echo remote shared base ;;
+    session) echo shared base ;;
     remote) echo session shared base ;;
     sql) echo remote session shared base ;;
     *) complain "src/pg/$1 is no room of the house" ;;

@@ -1,146 +1,16 @@
-// Remote transactions follow the local one: begun by the first statement, with a savepoint where
+// Statements run in remote transactions, which are begun by the first one, with a savepoint where
 // the local transaction has a subtransaction. In a backend, on its only thread.
 #include <libpq-fe.h>
 
-#include <algorithm>
-
-#include "pg/base/guc.h"
-#include "pg/remote/lease_use.h"
-#include "pg/remote/session_parameters_replay.h"
+#include "pg/remote/errors.h"
+#include "pg/remote/kept_leases.h"
+#include "pg/remote/replay.h"
+#include "pg/remote/stop.h"
 #include "pg/remote/transaction.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
-
-bool ReachesLevel(const PolarxLease* lease, int level) {
-  return TransactionOwns(lease) && lease->remote_level >= level;
-}
-
-// --- the end of a transaction: callbacks, which raise errors only before a commit ---------------
-
-void GiveBackAll() noexcept {
-  ClientHangUpOn(ReachesLevel, 0);
-  ClientCork(ClientLeases() != nullptr && ClientLeases()->next != nullptr);
-  PolarxLease* next;
-  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
-    next = lease->next;
-    if (TransactionOwns(lease)) {
-      LeaseGiveBack(lease, TransactionKeeps(lease));
-    }
-  }
-  ClientUncork();
-}
-
-void RefusePrepare() {
-  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (ReachesLevel(lease, 1)) {
-      ereport(ERROR,
-              (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-               errmsg("cannot PREPARE a transaction that has worked on datanodes"),
-               errdetail("A transaction is open on datanode \"%s\".", lease->node_name)));
-    }
-  }
-}
-
-void AtTransactionEvent(XactEvent event, void* /*arg*/) {
-  switch (event) {
-    case XACT_EVENT_PRE_COMMIT:
-      TransactionConfirmKept();
-      TransactionCommitAll();
-      break;
-    case XACT_EVENT_PRE_PREPARE:
-      RefusePrepare();
-      TransactionConfirmKept();
-      break;
-    case XACT_EVENT_ABORT:
-      LeasesStop(ReachesLevel, 0);
-      GiveBackAll();
-      break;
-    case XACT_EVENT_COMMIT:
-    case XACT_EVENT_PREPARE:
-      GiveBackAll();
-      break;
-    case XACT_EVENT_PARALLEL_PRE_COMMIT:
-    case XACT_EVENT_PARALLEL_COMMIT:
-    case XACT_EVENT_PARALLEL_ABORT:
-      break;
-  }
-}
-
-// A subtransaction's READ ONLY ends with it, here and on the datanode.
-void ForgetReadOnly(PolarxLease* lease, int level) noexcept {
-  if (lease->read_only_level >= level) {
-    lease->read_only_level = 0;
-  }
-}
-
-// The subtransaction's work now belongs to the level above it.
-void LowerAfterCommit(PolarxLease* lease, int level) noexcept {
-  lease->begin_level = std::min(lease->begin_level, level - 1);
-  if (lease->base_level == level) {
-    lease->base_level = level - 1;
-  } else {
-    lease->release_level = level;
-  }
-  ForgetReadOnly(lease, level);
-  lease->remote_level = level - 1;
-}
-
-// What the datanode has done in the subtransaction is undone; the lease is stopped.
-void RollBackLevel(PolarxLease* lease, int level) noexcept {
-  if (lease->begin_level >= level) {
-    LeaseGiveBack(lease, TransactionKeeps(lease));
-    return;
-  }
-  // A cancel that has not struck yet might hit what comes next.
-  lease->broken = lease->broken || lease->cancelled;
-  if (!lease->broken) {
-    char rollback[48];
-    char release[48];
-    snprintf(rollback, sizeof(rollback), "ROLLBACK TO SAVEPOINT s%d", level);
-    snprintf(release, sizeof(release), "RELEASE SAVEPOINT s%d", level);
-    const char* commands[] = {rollback, release};
-    LeasePost(lease, commands, 2);
-  }
-  lease->release_level = 0;
-  ForgetReadOnly(lease, level);
-  lease->remote_level = level - 1;
-}
-
-void AtSubtransactionEvent(SubXactEvent event, SubTransactionId /*id*/, SubTransactionId /*parent*/,
-                           void* /*arg*/) {
-  if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB) {
-    return;
-  }
-  const int level = GetCurrentTransactionNestLevel();
-  if (event == SUBXACT_EVENT_ABORT_SUB) {
-    LeasesStop(ReachesLevel, level);
-  }
-  PolarxLease* next;
-  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
-    next = lease->next;
-    if (!ReachesLevel(lease, level)) {
-      continue;
-    }
-    if (event == SUBXACT_EVENT_COMMIT_SUB) {
-      LowerAfterCommit(lease, level);
-    } else {
-      RollBackLevel(lease, level);
-    }
-  }
-}
-
-void WatchTransactions() {
-  static bool watched = false;
-  if (!watched) {
-    RegisterXactCallback(AtTransactionEvent, nullptr);
-    RegisterSubXactCallback(AtSubtransactionEvent, nullptr);
-    watched = true;
-  }
-}
-
-// --- a statement --------------------------------------------------------------------------------
 
 PolarxLease* FindLease(Oid node) {
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
@@ -157,26 +27,25 @@ PolarxLease* ReadyLease(const NodeRef* node) {
   if (lease == nullptr) {
     return nullptr;
   }
-  if (lease->busy && !lease->broken) {
+  if (lease->remote.busy && !lease->connection.broken) {
     ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
                     errmsg("connection to datanode \"%s\" is in use by another statement",
                            lease->node_name),
                     errdetail("That statement's rows are being read.")));
   }
-  if (lease->remote_level > 0) {
-    if (lease->broken) {
-      ereport(ERROR,
-              (errcode(ERRCODE_CONNECTION_FAILURE),
-               errmsg("transaction on datanode \"%s\" was lost", lease->node_name),
-               errdetail("The connection was lost or closed earlier in this transaction."),
-               errhint("Roll back the transaction and try again.")));
+  if (lease->remote.level > 0) {
+    if (lease->connection.broken) {
+      ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
+                      errmsg("transaction on datanode \"%s\" was lost", lease->node_name),
+                      errdetail("The connection was lost or closed earlier in this transaction."),
+                      errhint("Roll back the transaction and try again.")));
     }
     return lease;
   }
   if (!ClientLeaseCurrent(lease) || !LeaseUsable(lease)) {
-    lease->broken = true;
+    LeaseBreak(lease);
   }
-  if (lease->broken || lease->recalled) {
+  if (lease->connection.broken || lease->hold.recalled) {
     LeaseGiveBack(lease, false);
     return nullptr;
   }
@@ -207,7 +76,7 @@ void SetParameters(PolarxLease** leases, int count) {
   auto** beginning = static_cast<PolarxLease**>(palloc(sizeof(PolarxLease*) * (count + 1)));
   int wanted = 0;
   for (int i = 0; i < count; ++i) {
-    if (leases[i]->remote_level == 0) {
+    if (leases[i]->remote.level == 0) {
       beginning[wanted++] = leases[i];
     }
   }
@@ -215,12 +84,10 @@ void SetParameters(PolarxLease** leases, int count) {
     return;
   }
   PG_TRY();
-  {
-    ReplayParameters(beginning, wanted, false);
-  }
+  { ReplayParameters(beginning, wanted, false); }
   PG_CATCH();
   {
-    ReplayStop(beginning, wanted);
+    StopLeases(beginning, wanted);
     for (int i = 0; i < wanted; ++i) {
       LeaseGiveBack(beginning[i], TransactionKeeps(beginning[i]));
     }
@@ -251,26 +118,26 @@ bool QueueSavepoint(PolarxLease* lease, const char* verb, int level) {
 int QueuePrefix(PolarxLease* lease) {
   const int level = GetCurrentTransactionNestLevel();
   int queued = 0;
-  if (lease->remote_level == 0) {
+  if (lease->remote.level == 0) {
     // READ ONLY may be a savepoint's own, and then end with it: so it needs one there, too.
-    lease->base_level = XactReadOnly ? 1 : level;
+    lease->remote.base_level = XactReadOnly ? 1 : level;
     const bool read_only = XactReadOnly && level == 1;
     queued += QueueBegin(lease, read_only);
     queued += ReplayQueueLocal(lease);
-    lease->begin_level = level;
-    lease->remote_level = lease->base_level;
-    lease->read_only_level = read_only ? level : 0;
+    lease->remote.begin_level = level;
+    lease->remote.level = lease->remote.base_level;
+    lease->remote.read_only_level = read_only ? level : 0;
   }
-  if (lease->release_level > 0) {
-    queued += QueueSavepoint(lease, "RELEASE SAVEPOINT", lease->release_level);
-    lease->release_level = 0;
+  if (lease->remote.release_level > 0) {
+    queued += QueueSavepoint(lease, "RELEASE SAVEPOINT", lease->remote.release_level);
+    lease->remote.release_level = 0;
   }
-  while (lease->remote_level < level) {
-    queued += QueueSavepoint(lease, "SAVEPOINT", ++lease->remote_level);
+  while (lease->remote.level < level) {
+    queued += QueueSavepoint(lease, "SAVEPOINT", ++lease->remote.level);
   }
-  if (XactReadOnly && lease->read_only_level == 0) {
+  if (XactReadOnly && lease->remote.read_only_level == 0) {
     queued += RemoteQueue(lease, "SET TRANSACTION READ ONLY");
-    lease->read_only_level = level;
+    lease->remote.read_only_level = level;
   }
   return queued;
 }
@@ -279,14 +146,14 @@ int QueuePrefix(PolarxLease* lease) {
 void CheckStillOpen(const RemoteRun* run) {
   PolarxLease* lease = run->lease;
   if (PQtransactionStatus(lease->conn) != PQTRANS_INTRANS) {
-    lease->broken = true;
+    LeaseBreak(lease);
     if (PQstatus(lease->conn) != CONNECTION_OK) {
       RaiseRemoteError(MakeConnectionLost(lease, nullptr), lease, run->sql);
     }
-    ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-                    errmsg("statement has ended the transaction on datanode \"%s\"",
-                           lease->node_name),
-                    errcontext("statement on datanode \"%s\": %s", lease->node_name, run->sql)));
+    ereport(ERROR,
+            (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+             errmsg("statement has ended the transaction on datanode \"%s\"", lease->node_name),
+             errcontext("statement on datanode \"%s\": %s", lease->node_name, run->sql)));
   }
 }
 
@@ -318,7 +185,6 @@ void DescribeLocalParameter(void* arg) {
 
 RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* text,
                           RowSink* sink) {
-  WatchTransactions();
   TransactionRefreshKept();
   auto** leases = static_cast<PolarxLease**>(palloc0(sizeof(PolarxLease*) * count));
   for (int i = 0; i < count; ++i) {
@@ -329,7 +195,7 @@ RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* 
   auto* runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * count));
   auto* begun = static_cast<int*>(palloc0(sizeof(int) * count));
   for (int i = 0; i < count; ++i) {
-    const bool begins = leases[i]->remote_level == 0;
+    const bool begins = leases[i]->remote.level == 0;
     (void)LeaseTakeUp(leases[i], true);
     const int prefix = QueuePrefix(leases[i]);
     begun[i] = begins ? prefix : 0;
@@ -338,7 +204,7 @@ RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* 
   Statement statement = {runs, begun, count};
   ErrorContextCallback context = {error_context_stack, DescribeLocalParameter, &statement};
   error_context_stack = &context;
-  RemoteFinish(runs, count, sink, true);
+  (void)RemoteFinish(runs, count, sink, true);
   error_context_stack = context.previous;
   for (int i = 0; i < count; ++i) {
     CheckStillOpen(&runs[i]);

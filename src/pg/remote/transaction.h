@@ -3,7 +3,7 @@
 #pragma once
 
 #include "pg/session/client.h"
-#include "pg/remote/remote_statement.h"
+#include "pg/remote/run.h"
 
 namespace polarx {
 
@@ -14,29 +14,16 @@ namespace polarx {
 RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* text,
                           RowSink* sink);
 
-// Commits all remote transactions at once (transaction_commit.cpp), before the local commit. An
-// error if one of them does not commit.
-void TransactionCommitAll();
+// --- for the callback of module.cpp: transaction_end.cpp -----------------------------------------
 
-// --- the leases: transaction_leases.cpp ----------------------------------------------------------
-
-// The nodes on which the current role has a transaction open; palloc'd.
-NodeRef* TransactionNodes(int* count);
-// The lease of the current role's transaction on that node; NULL: there is none.
-PolarxLease* TransactionLease(Oid node);
-// Has this session a transaction open on the node, under whatever role?
-bool TransactionOpenOn(Oid node);
-
-// Is the lease one of these transactions', not borrowed and not of an autocommit statement?
-bool TransactionOwns(const PolarxLease* lease);
-// May the lease stay with the session when its transaction ends? No ereport.
-bool TransactionKeeps(const PolarxLease* lease);
-// Before kept leases of the current role are used: marks those that are recalled.
-void TransactionRefreshKept();
-// Before the commit: marks the leases that must not be kept, because of what has changed in the
-// catalog since they were acquired.
-void TransactionConfirmKept();
-// Gives back the kept leases that are not in use.
-void TransactionDiscardKept();
+// Commits the remote transactions. Raises an error if one of them does not commit.
+void TransactionBeforeCommit();
+// Raises an error if there are remote transactions.
+void TransactionBeforePrepare();
+// The local transaction has ended: gives the leases back, or keeps them. What a failed transaction
+// has left under way is stopped first. No ereport.
+void TransactionAfterEnd(bool committed) noexcept;
+// The subtransaction of that nest level has been committed, or rolled back. No ereport.
+void TransactionAfterLevel(int level, bool committed) noexcept;
 
 }  // namespace polarx

@@ -14,56 +14,82 @@ struct pg_result;
 #include "pg/prelude.h"
 
 namespace polarx {
-struct AppliedParameter;
+struct AppliedParameters;
 struct LeaseCell;
 struct NodeCell;
 struct Shell;
-}
+}  // namespace polarx
 
-// The opaque type of the C interface. All leases of this backend are in one list.
-struct PolarxLease {
-  uint64 id;             // in the pooler
-  uint64 attachment;     // number of this backend's attachment that it came by
+namespace polarx {
+
+// Since when a session holds the lease, and whether it may go on; session/ writes it.
+struct LeaseHold {
   uint64 counted;        // generation that it is counted for in lease_count.h; 0: not counted
-  Oid node;              // foreign server
-  Oid role;              // who acquired it
+  uint64 catalog_epoch;  // ClientCatalogEpoch() up to which it is known to be the role's due
+  TimePoint since;       // it was acquired, or taken again
+  bool recalled;         // it goes back at the end of the transaction at the latest
+};
+
+// What is known of its connection; session/ writes it, others by the functions below.
+struct LeaseConnection {
+  bool broken;     // lost or out of sync: the datanode is to close it
+  bool cancelled;  // a cancel was sent that no result has shown yet: it may still strike what is
+                   // sent next, so nothing but a release should follow
+  bool plain;      // the statements on it have left nothing behind, as far as is known
+  bool bulky;      // libpq's buffers have grown for what came: the PGconn ends with the lease
+  bool stretched;  // a borrower had the time to make them grow: likewise
+  bool hung_up;    // ClientHangUpOn has told the datanode to close it
+};
+
+// Where the session may park it; session/park writes it.
+struct LeaseParking {
+  LeaseCell* cell;  // null: nowhere
+  const NodeCell* node_cell;
+  Oid session_user;    // when it was parked
+  bool reset_sent;     // the answer is unread: it is parked, or about to be released
+  size_t answer_size;  // of that answer, which has come; 0: it has not, as far as is known
+  bool answer_is_new;  // it has come just now, and nothing behind it
+};
+
+// The transaction and the statements on the datanode; remote/ writes it.
+struct LeaseRemote {
+  int begin_level;      // local nest level that it belongs to: rolled back there, it ends; 0: none
+  int base_level;       // level without a savepoint there: that of the transaction itself
+  int level;            // level it has reached, by savepoints s<base_level + 1>, …; 0: none
+  int release_level;    // savepoint to be released in front of the next statement; 0: none
+  int read_only_level;  // level since which it is READ ONLY; 0: it is not
+  int unread_batches;   // sent without awaiting; their results come before the next statement's
+  bool busy;            // a statement has been sent whose results are not all read
+  bool autocommit;      // it runs one statement outside the local transaction
+  pg_result* result;    // the last one that was read
+  AppliedParameters* applied;  // what it was given of the session's parameters; null: nothing
+};
+
+// Who uses it through the C interface, and then runs its transactions; sql/c_interface writes it,
+// and parking ends it.
+struct LeaseBorrower {
+  bool present;
+  int level;  // nest level of the (sub)transaction it was acquired in
+};
+
+}  // namespace polarx
+
+// The opaque type of the C interface. All leases of this backend are in one list. What stands
+// directly in it is set when it is acquired.
+struct PolarxLease {
+  uint64 id;          // in the pooler
+  uint64 attachment;  // number of this backend's attachment that it came by
+  Oid node;           // foreign server
+  Oid role;           // who acquired it
   char node_name[NAMEDATALEN];
   pg_conn* conn;
-  int backend_pid;       // of the datanode
-  uint64 catalog_epoch;  // ClientCatalogEpoch() when it was acquired
-  polarx::TimePoint acquired_at;  // or taken again
-  int acquired_level;    // nest level of the (sub)transaction it was acquired in
-  bool cancelled;        // a cancel was sent that no result has shown yet: it may still hit what
-                         // is sent next, so nothing but a release should follow
-  bool plain;            // what ran on it left nothing behind, as far as is known
-  polarx::LeaseCell* cell;            // where it may be parked; null: nowhere
-  const polarx::NodeCell* node_cell;
-  Oid session_user;      // when it was parked
-  bool borrowed;         // through the C interface: the owner of the lease runs its transactions
-  bool stretched;        // a borrower had the time to make libpq's buffers grow: when the lease
-                         // ends its PGconn is not kept
-  bool autocommit;       // of one statement outside the local transaction
-  bool recalled;         // the pooler wants it back, at the end of the transaction at the latest
-  bool setting;          // the session's parameters are being set on it
-  bool hung_up;          // ClientHangUpOn has told the datanode to close it
-  // State of the remote transaction; the transaction's own files use it alone.
-  int begin_level;       // local nest level that it belongs to: rolled back there, it ends; 0: none
-  int base_level;        // level without a savepoint there: that of the transaction itself
-  int remote_level;      // level it has reached, by savepoints s<base_level + 1>, …; 0: none
-  int release_level;     // savepoint to be released in front of the next statement; 0: none
-  int read_only_level;   // level since which it is READ ONLY; 0: it is not
-  int unread_batches;    // sent without awaiting; their results come before the next statement's
-  bool busy;             // a statement has been sent whose results are not all read
-  bool broken;           // lost or out of sync: to be closed
-  bool reset_sent;       // and its answer is unread: parked, or about to be released
-  size_t answer_size;    // of that answer, which has come; 0: not as far as is known
-  bool answer_is_new;    // it has come just now, and nothing behind it
-  bool bulky;            // libpq's buffers have grown for what came: its PGconn is not kept
-  pg_result* result;     // being read; cleared by whoever takes the lease next
-  // What it was given of the session's parameters; session_parameters_replay.cpp uses them alone.
-  uint64 parameters_version;
-  polarx::AppliedParameter* applied_parameters;
   polarx::Shell* shell;  // has conn in it
+  int backend_pid;       // of the datanode
+  polarx::LeaseHold hold;
+  polarx::LeaseConnection connection;
+  polarx::LeaseParking parking;
+  polarx::LeaseRemote remote;
+  polarx::LeaseBorrower borrower;
   PolarxLease* next;
 };
 
@@ -120,8 +146,7 @@ bool ClientHasParked(Oid node) noexcept;
 // Before the pooler is asked for `wanted`: gives back what is parked there by the current role, and
 // as many of the others, longest parked first, as are in the way of parking what is asked for; not
 // the role's own on `kept`. No ereport.
-void ClientMakeRoom(const NodeRef* wanted, int count, const NodeRef* kept,
-                    int kept_count) noexcept;
+void ClientMakeRoom(const NodeRef* wanted, int count, const NodeRef* kept, int kept_count) noexcept;
 // All that are parked. No ereport.
 void ClientGiveBackParked() noexcept;
 // Those of the leases that are about to be released and that no pooler worker takes back: all their
@@ -134,11 +159,24 @@ void ClientCork(bool several) noexcept;
 void ClientUncork() noexcept;
 // Asks the pooler to cancel what runs on the lease. No ereport.
 void ClientCancel(PolarxLease* lease) noexcept;
-// Brings the lease's connection back in sync, waiting at most `limit_ms` (1 and more) and not
-// interruptibly: reads and drops results, ends COPY, leaves pipeline mode; cancels, once, what
-// still runs and was not cancelled before. No ereport. True: idle, or in an open or failed
-// transaction, nothing unread. False: good for nothing but a kClose.
-bool ClientSynchronize(PolarxLease* lease, int limit_ms) noexcept;
+
+// The connection is lost or out of sync: nothing but a kClose is left.
+inline void LeaseBreak(PolarxLease* lease) { lease->connection.broken = true; }
+// A statement is sent on it; `plain`: it leaves nothing behind.
+inline void LeaseNoteStatement(PolarxLease* lease, bool plain) {
+  lease->connection.plain = lease->connection.plain && plain;
+}
+// What has come has made libpq's buffers grow.
+inline void LeaseNoteBulk(PolarxLease* lease) { lease->connection.bulky = true; }
+// The cancel has struck, so it will strike nothing else.
+inline void LeaseNoteCancelStruck(PolarxLease* lease) { lease->connection.cancelled = false; }
+// Its role may not have it any more, or the pooler wants it.
+inline void LeaseRecall(PolarxLease* lease) { lease->hold.recalled = true; }
+// May an idle lease that was kept be used again? One look at its socket.
+bool LeaseUsable(const PolarxLease* lease) noexcept;
+// Frees remote.applied, which stands in a memory context of its own: the connection has nothing of
+// it any more.
+void LeaseForgetApplied(PolarxLease* lease) noexcept;
 
 PolarxLease* ClientLeases();  // head of the list, oldest first
 // Does the attachment that it came by still stand? If not it stays usable as a plain connection,

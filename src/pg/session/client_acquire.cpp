@@ -21,7 +21,6 @@
 namespace polarx {
 namespace {
 
-
 // How often an acquire follows a pooler worker that ends while the request waits.
 constexpr int kMostAttempts = 3;
 
@@ -80,9 +79,8 @@ void Prepare(const NodeRef* nodes, int count, PolarxLease** prepared) {
     lease->node = nodes[i].id;
     lease->role = GetUserId();
     strlcpy(lease->node_name, nodes[i].name, NAMEDATALEN);
-    lease->catalog_epoch = ClientCatalogEpoch();
-    lease->acquired_level = GetCurrentTransactionNestLevel();
-    lease->plain = true;
+    lease->hold.catalog_epoch = ClientCatalogEpoch();
+    lease->connection.plain = true;
     prepared[i] = lease;
   }
 }
@@ -121,10 +119,10 @@ void Withdraw() noexcept {
 void Count(PolarxLease* const* wanted, int count, uint64 generation) noexcept {
   for (int i = 0; i < count; ++i) {
     PolarxLease* lease = wanted[i];
-    if (lease->counted != 0) {
-      LeaseCountDrop(lease->node, lease->counted, true);
+    if (lease->hold.counted != 0) {
+      LeaseCountDrop(lease->node, lease->hold.counted, true);
     }
-    lease->counted = LeaseCountAdd(lease->node, generation) ? generation : 0;
+    lease->hold.counted = LeaseCountAdd(lease->node, generation) ? generation : 0;
   }
 }
 
@@ -173,12 +171,12 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
 void TakeGrant(const protocol::GrantedLease& granted, const Attachment& attachment,
                PolarxLease* lease) {
   lease->id = granted.lease;
-  lease->acquired_at = Now();
+  lease->hold.since = Now();
   lease->attachment = attachment.number;
   if (granted.cell < kCellsOfASession && granted.node_cell < kCellsOfAWorker &&
       attachment.lease_cells != nullptr && attachment.node_cells != nullptr) {
-    lease->cell = &attachment.lease_cells[granted.cell];
-    lease->node_cell = &attachment.node_cells[granted.node_cell];
+    lease->parking.cell = &attachment.lease_cells[granted.cell];
+    lease->parking.node_cell = &attachment.node_cells[granted.node_cell];
   }
 }
 
@@ -237,9 +235,7 @@ bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
 void Acquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
   Prepare(nodes, count, acquired);
   PG_TRY();
-  {
-    RequestLeases(sets, acquired, count);
-  }
+  { RequestLeases(sets, acquired, count); }
   PG_CATCH();
   {
     Withdraw();

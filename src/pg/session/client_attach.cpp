@@ -49,9 +49,9 @@ const char* DatabaseName() {
                         ? "Consider increasing max_worker_processes."
                         : nullptr);
   }
-  ThrowNotRunning(psprintf("It did not become ready within %d s.",
-                           parameters.pooler_connect_timeout),
-                  "Consider increasing pooler.pooler_connect_timeout.");
+  ThrowNotRunning(
+      psprintf("It did not become ready within %d s.", parameters.pooler_connect_timeout),
+      "Consider increasing pooler.pooler_connect_timeout.");
 }
 
 // Returns the entry of a worker that is ready.
@@ -115,8 +115,7 @@ void WaitToTryAgain(TimePoint deadline, const ErrorText* error) {
   if (Now() >= deadline) {
     ThrowError(error);
   }
-  (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
-                  PG_WAIT_EXTENSION);
+  (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
   ResetLatch(MyLatch);
   CHECK_FOR_INTERRUPTS();
 }

@@ -20,7 +20,6 @@
 #include "pg/base/guc.h"
 #include "pg/shared/lease_cells.h"
 #include "pg/shared/lease_count.h"
-#include "pg/remote/session_parameters_replay.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -61,25 +60,25 @@ bool NothingUnread(PGconn* conn) noexcept {
 // tell; the session's own statements never do.
 bool LeavePipeline(const PolarxLease* lease) noexcept {
   return PQpipelineStatus(lease->conn) == PQ_PIPELINE_OFF ||
-         (!lease->borrowed && PQexitPipelineMode(lease->conn) == 1);
+         (!lease->borrower.present && PQexitPipelineMode(lease->conn) == 1);
 }
 
 // What an attempt to park the lease behind its reset has left of `kind`.
 ReleaseKind AfterReset(const PolarxLease* lease, ReleaseKind kind) noexcept {
-  if (lease->broken) {
+  if (lease->connection.broken) {
     return ReleaseKind::kClose;
   }
-  return lease->reset_sent && kind == ReleaseKind::kClean ? ReleaseKind::kResetSent : kind;
+  return lease->parking.reset_sent && kind == ReleaseKind::kClean ? ReleaseKind::kResetSent : kind;
 }
 
 // kClose if that is asked for, else what the connection's state shows.
 ReleaseKind CorrectedKind(PolarxLease* lease, ReleaseKind kind) noexcept {
   PGconn* conn = lease->conn;
-  if (lease->reset_sent) {
+  if (lease->parking.reset_sent) {
     return kind;  // its state was looked at before that
   }
   PQsetNoticeReceiver(conn, IgnoreNotice, nullptr);
-  if (kind == ReleaseKind::kClose || conn == nullptr || lease->broken ||
+  if (kind == ReleaseKind::kClose || conn == nullptr || lease->connection.broken ||
       PQstatus(conn) != CONNECTION_OK || !LeavePipeline(lease) || PQisBusy(conn)) {
     return ReleaseKind::kClose;
   }
@@ -119,7 +118,7 @@ bool KeepChanges(const PolarxLease* lease, Parameters* changed) noexcept {
 void AwaitClosed(const PolarxLease* lease) noexcept {
   const int socket = PQsocket(lease->conn);
   const TimePoint deadline =
-      lease->hung_up ? hang_up_until : Now() + std::chrono::milliseconds(kCloseLimitMs);
+      lease->connection.hung_up ? hang_up_until : Now() + std::chrono::milliseconds(kCloseLimitMs);
   (void)::shutdown(socket, SHUT_WR);
   char dropped[4096];
   while (Now() < deadline) {
@@ -146,24 +145,27 @@ void SendRelease(uint64 id, ReleaseKind kind, Parameters changed) noexcept {
 
 // Is the pooler worker still there? When it ends, it marks the leases that are in use.
 bool NeedsLook(const PolarxLease* lease) noexcept {
-  return lease->cell == nullptr || !parking::InUse(parking::StateOf(*lease->cell, lease->id));
+  return lease->parking.cell == nullptr ||
+         !parking::InUse(parking::StateOf(*lease->parking.cell, lease->id));
 }
 
 // Through its cell, without a message, which would cost a wake-up. True: done. One message for
 // several is worth it: they are reset at once, not when the session asks for so many again.
 bool GiveBackQuietly(PolarxLease* lease) noexcept {
-  if (lease->cell == nullptr || lease->cancelled || lease->recalled || proc_exit_inprogress ||
-      ClientCorkedSeveral()) {
+  if (lease->parking.cell == nullptr || lease->connection.cancelled || lease->hold.recalled ||
+      proc_exit_inprogress || ClientCorkedSeveral()) {
     return false;
   }
   ClientTellHold(lease);
-  return parking::GiveBack(lease->cell, *lease->node_cell, lease->id) != parking::Parked::kNo;
+  return parking::GiveBack(lease->parking.cell, *lease->parking.node_cell, lease->id) !=
+         parking::Parked::kNo;
 }
 
 // What a borrower has read or sent nobody sees, but much of it takes time.
 void NoteBorrower(PolarxLease* lease) noexcept {
-  lease->stretched =
-      lease->stretched || (lease->borrowed && Now() - lease->acquired_at >= kLongBorrow);
+  lease->connection.stretched =
+      lease->connection.stretched ||
+      (lease->borrower.present && Now() - lease->hold.since >= kLongBorrow);
 }
 
 // `kind` is what the connection's state shows.
@@ -179,8 +181,8 @@ void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
     if (!current) {
       AwaitClosed(lease);
     }
-    PQclear(lease->result);
-    const bool keep = current && kind != ReleaseKind::kClose && !lease->bulky && !lease->stretched;
+    const bool keep = current && kind != ReleaseKind::kClose && !lease->connection.bulky &&
+                      !lease->connection.stretched;
     ClientShells()->Detach(lease->shell, keep);
     ClientCountShells();
   }
@@ -188,8 +190,8 @@ void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
     if (kind != ReleaseKind::kClean || !changed.empty() || !GiveBackQuietly(lease)) {
       SendRelease(lease->id, kind, std::move(changed));
     }
-  } else if (lease->cell != nullptr) {
-    parking::Free(lease->cell, lease->id);  // no pooler worker does it
+  } else if (lease->parking.cell != nullptr) {
+    parking::Free(lease->parking.cell, lease->id);  // no pooler worker does it
   }
   LeaseFree(lease);
 }
@@ -212,17 +214,24 @@ void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
 }  // namespace
 
 void LeaseFree(PolarxLease* lease) noexcept {
-  ReplayForget(lease);
-  if (lease->counted != 0) {
-    LeaseCountDrop(lease->node, lease->counted, !ClientLeaseCurrent(lease));
+  LeaseForgetApplied(lease);
+  if (lease->hold.counted != 0) {
+    LeaseCountDrop(lease->node, lease->hold.counted, !ClientLeaseCurrent(lease));
   }
   ReleaseExternalFD();
   pfree(lease);
 }
 
+void LeaseForgetApplied(PolarxLease* lease) noexcept {
+  if (lease->remote.applied != nullptr) {
+    MemoryContextDelete(GetMemoryChunkContext(lease->remote.applied));
+    lease->remote.applied = nullptr;
+  }
+}
+
 void ClientTellHold(const PolarxLease* lease) noexcept {
-  const int64 held = (Now() - lease->acquired_at).count();
-  lease->cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 1, UINT32_MAX)));
+  const int64 held = (Now() - lease->hold.since).count();
+  lease->parking.cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 1, UINT32_MAX)));
 }
 
 Shells* ClientShells() {
@@ -289,8 +298,8 @@ void ClientFreeCells(Attachment* attachment) noexcept {
   }
   bool in_use[kCellsOfASession] = {};
   for (const PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
-    if (lease->cell != nullptr) {
-      in_use[lease->cell - attachment->lease_cells] = true;
+    if (lease->parking.cell != nullptr) {
+      in_use[lease->parking.cell - attachment->lease_cells] = true;
     }
   }
   if (const auto* granted = std::get_if<protocol::Granted>(&attachment->reply.reply)) {
@@ -326,7 +335,7 @@ void ClientReturn(PolarxLease* lease) noexcept {
 }
 
 void ClientParkOrRelease(PolarxLease* lease) noexcept {
-  lease->plain = true;
+  lease->connection.plain = true;
   NoteBorrower(lease);
   if (CorrectedKind(lease, ReleaseKind::kClean) != ReleaseKind::kClean || !ClientPark(lease)) {
     ClientRelease(lease, ReleaseKind::kClean);
@@ -346,13 +355,13 @@ void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int lev
   for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
     if (!ClientLeaseCurrent(lease) && wanted(lease, level)) {
       (void)::shutdown(PQsocket(lease->conn), SHUT_WR);
-      lease->hung_up = true;
+      lease->connection.hung_up = true;
     }
   }
 }
 
 void ClientCancel(PolarxLease* lease) noexcept {
-  lease->cancelled = true;
+  lease->connection.cancelled = true;
   if (ClientLeaseCurrent(lease)) {
     (void)ClientSend(protocol::Cancel{.lease = lease->id});
   }
@@ -385,8 +394,9 @@ void ClientConfirm() {
       return;
   }
   for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
-    lease->recalled = lease->recalled || (!answered && lease->catalog_epoch != epoch);
-    lease->catalog_epoch = epoch;
+    lease->hold.recalled =
+        lease->hold.recalled || (!answered && lease->hold.catalog_epoch != epoch);
+    lease->hold.catalog_epoch = epoch;
   }
 }
 

@@ -2,22 +2,24 @@
 // any time. On its only thread.
 #include <libpq-fe.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <string_view>
 
 #include "core/parking.h"
 #include "core/time.h"
 #include "engine/busy_wait.h"
 #include "engine/sent_reset.h"
+#include "engine/server_messages.h"
 #include "engine/shells.h"
 
 #include "pg/session/client_state.h"
 #include "pg/base/guc.h"
 #include "pg/shared/lease_cells.h"
 #include "pg/shared/lease_count.h"
-#include "pg/remote/lease_use.h"
-#include "pg/remote/session_parameters_replay.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -66,19 +68,19 @@ int CellsInUse() {
     ++count;
   }
   for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    count += lease->cell != nullptr ? 1 : 0;
+    count += lease->parking.cell != nullptr ? 1 : 0;
   }
   return count;
 }
 
 // Not taken by the pooler.
 bool IsParked(const PolarxLease* lease) noexcept {
-  return parking::IsParked(parking::StateOf(*lease->cell, lease->id));
+  return parking::IsParked(parking::StateOf(*lease->parking.cell, lease->id));
 }
 
 // The pooler has taken it: what is left is this process's own.
 void Drop(PolarxLease* lease) noexcept {
-  ClientShells()->Detach(lease->shell, !lease->stretched);
+  ClientShells()->Detach(lease->shell, !lease->connection.stretched);
   ClientCountShells();
   LeaseFree(lease);
 }
@@ -95,17 +97,17 @@ bool NoneParked(Oid node, Oid role) noexcept {
 
 // As it is, or behind a reset.
 bool MayPark(const PolarxLease* lease) noexcept {
-  return parameters.park_leases && lease->cell != nullptr && !lease->broken && !lease->bulky &&
-         !lease->cancelled && !lease->recalled && !proc_exit_inprogress &&
-         lease->catalog_epoch == ClientCatalogEpoch() && ClientLeaseCurrent(lease) &&
-         NoneParked(lease->node, lease->role) && ClientShells()->MakeFit(lease->shell) &&
-         lease->shell->as_new;
+  return parameters.park_leases && lease->parking.cell != nullptr && !lease->connection.broken &&
+         !lease->connection.bulky && !lease->connection.cancelled && !lease->hold.recalled &&
+         !proc_exit_inprogress && lease->hold.catalog_epoch == ClientCatalogEpoch() &&
+         ClientLeaseCurrent(lease) && NoneParked(lease->node, lease->role) &&
+         ClientShells()->MakeFit(lease->shell) && lease->shell->as_new;
 }
 
 // Unlinked. It is released, unless the pooler has it already.
 void GiveBack(PolarxLease* lease) noexcept {
   // Without the attachment that it came by, the pooler takes it as soon as it hears of that.
-  if (!ClientLeaseCurrent(lease) || !parking::Unpark(lease->cell, lease->id)) {
+  if (!ClientLeaseCurrent(lease) || !parking::Unpark(lease->parking.cell, lease->id)) {
     Drop(lease);
     return;
   }
@@ -117,7 +119,7 @@ void GiveBack(PolarxLease* lease) noexcept {
 bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
   ClientTellHold(lease);
   LeaseUnlink(lease);
-  switch (parking::Park(lease->cell, *lease->node_cell, lease->id, state)) {
+  switch (parking::Park(lease->parking.cell, *lease->parking.node_cell, lease->id, state)) {
     case parking::Parked::kYes:
       break;
     case parking::Parked::kNo:
@@ -127,12 +129,12 @@ bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
       Drop(lease);
       return true;
   }
-  if (lease->counted != 0) {
-    LeaseCountDrop(lease->node, lease->counted, false);
-    lease->counted = 0;
+  if (lease->hold.counted != 0) {
+    LeaseCountDrop(lease->node, lease->hold.counted, false);
+    lease->hold.counted = 0;
   }
-  lease->session_user = GetSessionUserId();
-  lease->borrowed = false;
+  lease->parking.session_user = GetSessionUserId();
+  lease->borrower = {};
   lease->next = parked_leases;
   parked_leases = lease;
   return true;
@@ -159,9 +161,9 @@ bool AwaitAnswer(PolarxLease* lease) noexcept {
   PlainAnswer answer = LookForPlainAnswer(socket);
   const bool awaited = !answer.come;
   if (awaited) {
-    const TimePoint until = Now() + AnswerLimit(*lease->node_cell);
+    const TimePoint until = Now() + AnswerLimit(*lease->parking.node_cell);
     (void)LookBusily(&policy, [&] { return (answer = LookForPlainAnswer(socket)).come; });
-    while (!answer.come && IsParked(lease) && lease->node_cell->waiting.load() == 0) {
+    while (!answer.come && IsParked(lease) && lease->parking.node_cell->waiting.load() == 0) {
       const TimePoint now = Now();
       if (now >= until) {
         break;
@@ -170,23 +172,24 @@ bool AwaitAnswer(PolarxLease* lease) noexcept {
       answer = LookForPlainAnswer(socket);
     }
   }
-  lease->answer_size = answer.size;
-  lease->answer_is_new = awaited && answer.alone;
+  lease->parking.answer_size = answer.size;
+  lease->parking.answer_is_new = awaited && answer.alone;
   return answer.size > 0;
 }
 
 // May its role still have it, as far as this backend has heard?
 bool StillDue(const PolarxLease* lease) noexcept {
-  return ClientLeaseCurrent(lease) && lease->catalog_epoch == ClientCatalogEpoch() &&
-         lease->session_user == GetSessionUserId() && parameters.park_leases;
+  return ClientLeaseCurrent(lease) && lease->hold.catalog_epoch == ClientCatalogEpoch() &&
+         lease->parking.session_user == GetSessionUserId() && parameters.park_leases;
 }
 
 // Takes the parked lease again, which is unlinked; null: it is gone.
 PolarxLease* Retake(PolarxLease* lease) noexcept {
   const Attachment* attachment = ClientAttachment();
   // Before it is in use: a pooler worker that ends then leaves it to its successor.
-  lease->counted = LeaseCountAdd(lease->node, attachment->generation) ? attachment->generation : 0;
-  switch (parking::Retake(lease->cell, *lease->node_cell, lease->id)) {
+  lease->hold.counted =
+      LeaseCountAdd(lease->node, attachment->generation) ? attachment->generation : 0;
+  switch (parking::Retake(lease->parking.cell, *lease->parking.node_cell, lease->id)) {
     case parking::Retaken::kYes:
       break;
     case parking::Retaken::kNotNow:
@@ -196,47 +199,81 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
       Drop(lease);
       return nullptr;
   }
-  lease->acquired_level = GetCurrentTransactionNestLevel();
-  lease->acquired_at = Now();
-  lease->autocommit = false;
+  lease->hold.since = Now();
   LeaseAppend(&lease, 1);
   bool just_heard = false;  // from the datanode: a look would find nothing new
-  if (lease->reset_sent) {
-    lease->reset_sent = false;
-    lease->plain = true;
-    lease->broken = !TakePlainAnswer(PQsocket(lease->conn), lease->answer_size);
-    just_heard = lease->answer_is_new && !lease->broken;
+  if (lease->parking.reset_sent) {
+    lease->parking.reset_sent = false;
+    lease->connection.plain = true;
+    lease->connection.broken = !TakePlainAnswer(PQsocket(lease->conn), lease->parking.answer_size);
+    just_heard = lease->parking.answer_is_new && !lease->connection.broken;
   }
   if (!just_heard && !LeaseUsable(lease)) {
-    lease->broken = true;
+    LeaseBreak(lease);
     ClientRelease(lease, protocol::ReleaseKind::kClose);
     return nullptr;
   }
   return lease;
 }
 
+// Are these whole messages of those kinds that a datanode sends unasked? An error that nobody asked
+// for is its last word.
+bool WholeUnasked(std::string_view bytes) {
+  while (!bytes.empty() && (bytes.front() == 'A' || bytes.front() == 'N' || bytes.front() == 'S')) {
+    const size_t size = MessageSize(bytes);
+    if (size < kMessageHead || size > bytes.size()) {
+      return false;
+    }
+    bytes.remove_prefix(size);
+  }
+  return bytes.empty();
+}
+
 }  // namespace
 
+bool LeaseUsable(const PolarxLease* lease) noexcept {
+  if (lease->connection.broken || PQstatus(lease->conn) != CONNECTION_OK) {
+    return false;
+  }
+  // A notice may stand before the end of file, so what has come is taken in and looked behind.
+  constexpr int kMostLooks = 64;
+  bool whole = lease->remote.unread_batches == 0;  // no message is cut off before what comes now
+  for (int looks = 0; looks < kMostLooks; ++looks) {
+    char bytes[8192];
+    const ssize_t got =
+        ::recv(PQsocket(lease->conn), bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
+    if (got < 0) {
+      return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+    }
+    const auto size = static_cast<size_t>(got);
+    whole = whole && size < sizeof(bytes);
+    // Else libpq would take it for part of the next answer.
+    if (size == 0 || (whole && !WholeUnasked({bytes, size})) || PQconsumeInput(lease->conn) != 1) {
+      return false;
+    }
+  }
+  return true;
+}
+
 bool ClientPark(PolarxLease* lease) noexcept {
-  return lease->plain && MayPark(lease) && ParkAs(lease, parking::State::kParked);
+  return lease->connection.plain && MayPark(lease) && ParkAs(lease, parking::State::kParked);
 }
 
 // Several at once are better reset by the pooler, which sends less often.
 bool ClientParkBehindReset(PolarxLease* lease) noexcept {
   const char* reset = parameters.reset_query;
-  if (lease->reset_sent || lease->stretched || ClientCorkedSeveral() || !MayPark(lease) ||
-      lease->node_cell->waiting.load() != 0 || strlen(reset) > kLongestReset) {
+  if (lease->parking.reset_sent || lease->connection.stretched || ClientCorkedSeveral() ||
+      !MayPark(lease) || lease->parking.node_cell->waiting.load() != 0 ||
+      strlen(reset) > kLongestReset) {
     return false;
   }
   if (!SendReset(PQsocket(lease->conn), reset)) {
-    lease->broken = true;
+    LeaseBreak(lease);
     return false;
   }
-  PQclear(lease->result);
-  lease->result = nullptr;
-  ReplayForget(lease);
-  lease->reset_sent = true;
-  lease->cell->sent_ms.store(parking::ClockMs(Now()));
+  LeaseForgetApplied(lease);
+  lease->parking.reset_sent = true;
+  lease->parking.cell->sent_ms.store(parking::ClockMs(Now()));
   return ParkAs(lease, parking::State::kResetSent);
 }
 
@@ -246,7 +283,7 @@ bool ClientHasParked(Oid node) noexcept {
   if (lease == nullptr) {
     return false;
   }
-  if (StillDue(lease) && lease->node_cell->waiting.load() == 0 && IsParked(lease)) {
+  if (StillDue(lease) && lease->parking.node_cell->waiting.load() == 0 && IsParked(lease)) {
     return true;
   }
   GiveBack(Unlink(place));
@@ -284,13 +321,13 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
     if (*place == nullptr) {
       return false;
     }
-    if (!StillDue(*place) || ((*place)->reset_sent && !AwaitAnswer(*place))) {
+    if (!StillDue(*place) || ((*place)->parking.reset_sent && !AwaitAnswer(*place))) {
       GiveBack(Unlink(place));
       return false;
     }
   }
   for (int i = 0; i < count; ++i) {
-    (*FindParked(nodes[i].id, GetUserId()))->answer_is_new &= count == 1;
+    (*FindParked(nodes[i].id, GetUserId()))->parking.answer_is_new &= count == 1;
     retaken[i] = Retake(Unlink(FindParked(nodes[i].id, GetUserId())));
     if (retaken[i] == nullptr) {
       while (i > 0) {
@@ -313,7 +350,7 @@ void ClientGiveBackParked() noexcept {
     GiveBack(Unlink(&parked_leases));
   }
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    lease->plain = false;  // in use: it is given back when it comes to that
+    lease->connection.plain = false;  // in use: it is given back when it comes to that
   }
 }
 

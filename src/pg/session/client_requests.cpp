@@ -43,8 +43,8 @@ void Await(uint32 request, bool sent) {
 }
 
 [[noreturn]] void ThrowUnexpected() {
-  ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                  errmsg("pooler answered what was not asked for")));
+  ereport(ERROR,
+          (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("pooler answered what was not asked for")));
   pg_unreachable();
 }
 
@@ -130,12 +130,12 @@ void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result) {
   const uint32 request = ClientNextRequest();
   const Oid role = GetUserId();
   Await(request, Send([=] {
-    protocol::Ping ping{.request = request, .role = role, .nodes = {}};
-    for (int i = 0; i < count; ++i) {
-      ping.nodes.push_back(nodes[i].id);
-    }
-    return ping;
-  }));
+          protocol::Ping ping{.request = request, .role = role, .nodes = {}};
+          for (int i = 0; i < count; ++i) {
+            ping.nodes.push_back(nodes[i].id);
+          }
+          return ping;
+        }));
   StoreRows(result);
 }
 
@@ -143,10 +143,10 @@ int64 ClientClean(Oid node, const char* remote_user) {
   ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
-    return protocol::Clean{.request = request,
-                           .node = node,
-                           .remote_user = remote_user != nullptr ? remote_user : ""};
-  }));
+          return protocol::Clean{.request = request,
+                                 .node = node,
+                                 .remote_user = remote_user != nullptr ? remote_user : ""};
+        }));
   return NumberReplied();
 }
 
@@ -160,9 +160,8 @@ void ClientReload() {
 void ClientPause(Oid node, bool paused) {
   ClientAttach();
   const uint32 request = ClientNextRequest();
-  Await(request, Send([=] {
-    return protocol::Pause{.request = request, .node = node, .paused = paused};
-  }));
+  Await(request,
+        Send([=] { return protocol::Pause{.request = request, .node = node, .paused = paused}; }));
   (void)NumberReplied();
 }
 
@@ -180,9 +179,8 @@ bool ClientCheckNodes() {
     AcceptInvalidationMessages();
     const RawCatalog* catalog = CatalogReadServers();
     const uint32 request = ClientNextRequest();
-    Await(request, Send([=] {
-      return protocol::Check{.request = request, .nodes = BuildNodes(*catalog)};
-    }));
+    Await(request,
+          Send([=] { return protocol::Check{.request = request, .nodes = BuildNodes(*catalog)}; }));
     if (NumberReplied() != 0) {
       return true;
     }
@@ -194,8 +192,8 @@ int* ClientHolders(const char* node_name, int* count) {
   ClientAttach();
   const uint32 request = ClientNextRequest();
   Await(request, Send([=] {
-    return protocol::Show{.request = request, .view = protocol::View::kConnections};
-  }));
+          return protocol::Show{.request = request, .view = protocol::View::kConnections};
+        }));
   protocol::Rows* rows = RowsReplied();
   int* pids = static_cast<int*>(palloc(sizeof(int) * (rows->rows.size() + 1)));
   *count = 0;

@@ -47,7 +47,7 @@ void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
       if (lease->attachment == attachment->number &&
           std::find(recall->leases.begin(), recall->leases.end(), lease->id) !=
               recall->leases.end()) {
-        lease->recalled = true;
+        lease->hold.recalled = true;
       }
     }
   }
@@ -136,8 +136,8 @@ SocketWait* OneSocketWait() {
   if (wait == nullptr) {
     auto* made = new (memory) SocketWait;
     if (made->poller.fd() < 0) {
-      ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-                      errmsg("could not make an epoll set: %m")));
+      ereport(ERROR,
+              (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not make an epoll set: %m")));
     }
     made->set = CreateWaitEventSet(TopMemoryContext, 3);
     AddWaitEventToSet(made->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
@@ -227,13 +227,12 @@ Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
     if (deadline != kNever && Now() >= deadline) {
       return Awaited::kTimeout;
     }
-    ModifyWaitEvent(attachment->wait_set, kSocketPosition,
-                    WL_SOCKET_READABLE |
-                        (attachment->channel.HasUnsent() ? WL_SOCKET_WRITEABLE : 0),
-                    nullptr);
+    ModifyWaitEvent(
+        attachment->wait_set, kSocketPosition,
+        WL_SOCKET_READABLE | (attachment->channel.HasUnsent() ? WL_SOCKET_WRITEABLE : 0), nullptr);
     WaitEvent event;
-    if (WaitEventSetWait(attachment->wait_set, WaitTime(deadline), &event, 1,
-                         PG_WAIT_EXTENSION) == 1 &&
+    if (WaitEventSetWait(attachment->wait_set, WaitTime(deadline), &event, 1, PG_WAIT_EXTENSION) ==
+            1 &&
         (event.events & WL_LATCH_SET) != 0) {
       ResetLatch(MyLatch);
     }
@@ -259,8 +258,7 @@ bool ClientWaitSocket(int socket, int events, long timeout_ms, bool interruptibl
                       errmsg("could not watch the connection to a datanode: %m")));
     }
     WaitEvent event;
-    const int ready =
-        WaitEventSetWait(wait->set, WaitTime(deadline), &event, 1, PG_WAIT_EXTENSION);
+    const int ready = WaitEventSetWait(wait->set, WaitTime(deadline), &event, 1, PG_WAIT_EXTENSION);
     wait->poller.Remove(socket);
     if (ready == 1 && (event.events & WL_SOCKET_READABLE) != 0) {
       return true;

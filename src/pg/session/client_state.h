@@ -1,40 +1,28 @@
-// What the client's own files share: the attachment to the pooler worker, and errors as plain data
-// that outlive the C++ frames in which they arose. In a backend, on its only thread.
+// What the client's own files share: the attachment to the pooler worker. In a backend, on its only
+// thread.
 #pragma once
 
 #include "core/time.h"
 #include "engine/pooler_client.h"
 #include "engine/shells.h"
 
+#include "pg/base/errors.h"
 #include "pg/session/client.h"
 
 namespace polarx {
 
-// A Status that an ereport may jump away from; longer texts are cut.
-struct ErrorText {
-  char sqlstate[6];
-  char message[1024];
-  char detail[1024];
-  char hint[512];
-};
-
-void KeepError(const Status& status, ErrorText* error) noexcept;
-void KeepPlainError(const char* sqlstate, const char* message, ErrorText* error) noexcept;
-void KeepOutOfMemory(ErrorText* error) noexcept;
-[[noreturn]] void ThrowError(const ErrorText* error);
-
 // On the heap, so that no frame has to be unwound for it.
 struct Attachment {
   PoolerClient channel;
-  uint64 number = 0;             // of this backend's attachments
-  uint64 generation = 0;         // of the pooler worker
+  uint64 number = 0;                 // of this backend's attachments
+  uint64 generation = 0;             // of the pooler worker
   LeaseCell* lease_cells = nullptr;  // of this backend
   NodeCell* node_cells = nullptr;    // of the pooler worker
-  bool confirmed = false;        // the pooler has answered Attached
-  bool cells_freed = false;      // of what stood there before
+  bool confirmed = false;            // the pooler has answered Attached
+  bool cells_freed = false;          // of what stood there before
   WaitEventSet* wait_set = nullptr;  // latch, postmaster death, the channel's socket
-  uint32 pending = 0;            // request whose reply has not come, 0: none
-  ClientReply reply;             // taken by ClientAwait, valid until the next one
+  uint32 pending = 0;                // request whose reply has not come, 0: none
+  ClientReply reply;                 // taken by ClientAwait, valid until the next one
 };
 
 // Attached to the pooler worker of this database afterwards, which is started if need be; waits at

@@ -47,8 +47,8 @@ int CompareNames(const void* left, const void* right) {
 NodeRef FindDatanode(const char* name) {
   HeapTuple server = SearchSysCache1(FOREIGNSERVERNAME, CStringGetDatum(name));
   if (!HeapTupleIsValid(server)) {
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-                    errmsg("server \"%s\" does not exist", name)));
+    ereport(ERROR,
+            (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", name)));
   }
   const auto* form = reinterpret_cast<Form_pg_foreign_server>(GETSTRUCT(server));
   NodeRef node;

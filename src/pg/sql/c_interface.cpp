@@ -3,91 +3,36 @@
 #include <libpq-fe.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "core/protocol.h"
-#include "core/time.h"
 
 #pragma GCC visibility push(default)
 #include "polarx_pooler.h"
 #pragma GCC visibility pop
 
-#include "pg/remote/lease_use.h"
-#include "pg/remote/session_parameters_replay.h"
+#include "pg/remote/kept_leases.h"
+#include "pg/remote/replay.h"
+#include "pg/remote/stop.h"
+#include "pg/sql/c_interface.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
 
-constexpr int kSynchronizeLimitMs = 100;  // for all forgotten leases of a transaction together
-
-bool Working(const PolarxLease* lease) {
-  return PQtransactionStatus(lease->conn) == PQTRANS_ACTIVE ||
-         PQpipelineStatus(lease->conn) != PQ_PIPELINE_OFF;
-}
-
 bool IsForgotten(const PolarxLease* lease, int level) {
-  return lease->borrowed && lease->acquired_level >= level;
+  return lease->borrower.present && lease->borrower.level >= level;
 }
 
 // Gives back the borrowed leases that were acquired at `level` or deeper.
 void ReleaseForgotten(int level) noexcept {
   ClientHangUpOn(IsForgotten, level);
-  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (IsForgotten(lease, level) && Working(lease)) {
-      ClientCancel(lease);
-    }
-  }
-  const TimePoint deadline = Now() + std::chrono::milliseconds(kSynchronizeLimitMs);
+  StopLeases(IsForgotten, level);
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
     next = lease->next;
-    if (!IsForgotten(lease, level)) {
-      continue;
+    if (IsForgotten(lease, level)) {
+      ClientRelease(lease, protocol::ReleaseKind::kClean);
     }
-    protocol::ReleaseKind kind = protocol::ReleaseKind::kClean;
-    if (Working(lease)) {
-      const int limit_ms = std::max(MillisecondsUntil(deadline), 1);
-      if (ProcDiePending || !ClientSynchronize(lease, limit_ms)) {
-        kind = protocol::ReleaseKind::kClose;
-      }
-    }
-    ClientRelease(lease, kind);
-  }
-}
-
-void AtTransactionEnd(XactEvent event, void* /*arg*/) {
-  switch (event) {
-    case XACT_EVENT_COMMIT:
-    case XACT_EVENT_PREPARE:
-    case XACT_EVENT_ABORT:
-      ReleaseForgotten(1);
-      break;
-    default:
-      break;
-  }
-}
-
-void AtSubtransactionEnd(SubXactEvent event, SubTransactionId /*id*/, SubTransactionId /*parent*/,
-                         void* /*arg*/) {
-  const int level = GetCurrentTransactionNestLevel();
-  if (event == SUBXACT_EVENT_ABORT_SUB) {
-    ReleaseForgotten(level);
-  } else if (event == SUBXACT_EVENT_COMMIT_SUB) {
-    for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-      if (lease->borrowed) {
-        lease->acquired_level = std::min(lease->acquired_level, level - 1);
-      }
-    }
-  }
-}
-
-void WatchTransactions() {
-  static bool watched = false;
-  if (!watched) {
-    RegisterXactCallback(AtTransactionEnd, nullptr);
-    RegisterSubXactCallback(AtSubtransactionEnd, nullptr);
-    watched = true;
   }
 }
 
@@ -115,7 +60,7 @@ bool Held(const PolarxLease* lease) {
   while (held != nullptr && held != lease) {
     held = held->next;
   }
-  return held != nullptr && held->borrowed;
+  return held != nullptr && held->borrower.present;
 }
 
 const PolarxLease* RequireHeld(const PolarxLease* lease) {
@@ -130,7 +75,7 @@ const PolarxLease* RequireHeld(const PolarxLease* lease) {
 const char* ServerOption(Oid id, const char* name) {
   const ForeignServer* server = GetForeignServerExtended(id, FSV_MISSING_OK);
   ListCell* cell;
-  foreach(cell, server != nullptr ? server->options : NIL) {
+  foreach (cell, server != nullptr ? server->options : NIL) {
     auto* option = static_cast<DefElem*>(lfirst(cell));
     if (strcmp(option->defname, name) == 0) {
       return defGetString(option);
@@ -143,12 +88,10 @@ const char* ServerOption(Oid id, const char* name) {
 void SetParameters(PolarxLease** leases, int count) {
   const PQnoticeReceiver receiver = PQsetNoticeReceiver(leases[0]->conn, nullptr, nullptr);
   PG_TRY();
-  {
-    ReplayParameters(leases, count, false);
-  }
+  { ReplayParameters(leases, count, false); }
   PG_CATCH();
   {
-    ReplayStop(leases, count);
+    StopLeases(leases, count);
     for (int i = 0; i < count; ++i) {
       LeaseGiveBack(leases[i], false);
     }
@@ -162,11 +105,25 @@ void SetParameters(PolarxLease** leases, int count) {
 }
 
 }  // namespace
+
+void BorrowersAfterEnd() noexcept { ReleaseForgotten(1); }
+
+void BorrowersAfterLevel(int level, bool committed) noexcept {
+  if (!committed) {
+    ReleaseForgotten(level);
+    return;
+  }
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (lease->borrower.present) {
+      lease->borrower.level = std::min(lease->borrower.level, level - 1);
+    }
+  }
+}
+
 }  // namespace polarx
 
 void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** leases) {
   polarx::ClientCheckCount(count);
-  polarx::WatchTransactions();
   auto* refs = static_cast<polarx::NodeRef*>(palloc(sizeof(polarx::NodeRef) * count));
   for (int i = 0; i < count; ++i) {
     polarx::ClientResolveNode(nodes[i], &refs[i]);
@@ -177,22 +134,21 @@ void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** le
   bool sets = polarx::SessionParametersAny(false);
   polarx::ClientAcquire(refs, count, sets, leases);
   for (int i = 0; i < count; ++i) {
-    leases[i]->borrowed = true;
-    sets = sets || leases[i]->applied_parameters != nullptr;
+    sets = sets || leases[i]->remote.applied != nullptr;
   }
   pfree(refs);
   if (sets) {
     polarx::SetParameters(leases, count);
   }
+  const int level = GetCurrentTransactionNestLevel();
+  for (int i = 0; i < count; ++i) {
+    leases[i]->borrower = {.present = true, .level = level};
+  }
 }
 
-pg_conn* polarx_pooler_connection(PolarxLease* lease) {
-  return polarx::RequireHeld(lease)->conn;
-}
+pg_conn* polarx_pooler_connection(PolarxLease* lease) { return polarx::RequireHeld(lease)->conn; }
 
-const char* polarx_pooler_node(PolarxLease* lease) {
-  return polarx::RequireHeld(lease)->node_name;
-}
+const char* polarx_pooler_node(PolarxLease* lease) { return polarx::RequireHeld(lease)->node_name; }
 
 const char* polarx_pooler_host(PolarxLease* lease) {
   const char* host = polarx::ServerOption(polarx::RequireHeld(lease)->node, "host");

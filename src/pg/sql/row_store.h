@@ -2,7 +2,7 @@
 // its only thread.
 #pragma once
 
-#include "pg/remote/remote_statement.h"
+#include "pg/remote/run.h"
 #include "pg/prelude.h"
 
 namespace polarx {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "pg/session/client.h"
-#include "pg/remote/remote_statement.h"
+#include "pg/remote/run.h"
 #include "pg/prelude.h"
 
 namespace polarx {

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "pg/shared/registry.h"
-#include "pg/remote/session_parameters.h"
-#include "pg/remote/transaction.h"
+#include "pg/remote/kept_leases.h"
+#include "pg/remote/parameters.h"
 #include "pg/sql/utility_hook.h"
 
 #include "pg/prelude.h"
@@ -14,7 +14,7 @@ namespace polarx {
 namespace {
 
 ProcessUtility_hook_type previous_hook = nullptr;
-bool callback_registered = false;
+bool blocked = false;  // a database, by this backend
 // Statements of this kind that run now; SET TABLESPACE commits in its middle.
 int depth = 0;
 
@@ -135,15 +135,6 @@ Oid NeededDatabase(Node* statement, bool outside_block) {
   }
 }
 
-// Other processes see what the statement did only when its transaction is over.
-extern "C" void UnblockAtEnd(XactEvent event, void* /*arg*/) {
-  const bool over =
-      event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE;
-  if (over && depth == 0) {
-    RegistryUnblockAll();
-  }
-}
-
 extern "C" void RunNext(PlannedStmt* planned, const char* query, bool read_only_tree,
                         ProcessUtilityContext context, ParamListInfo params,
                         QueryEnvironment* environment, DestReceiver* receiver,
@@ -156,10 +147,7 @@ extern "C" void RunAlone(Oid database, PlannedStmt* planned, const char* query,
                          bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
                          QueryEnvironment* environment, DestReceiver* receiver,
                          QueryCompletion* completion) {
-  if (!callback_registered) {
-    RegisterXactCallback(UnblockAtEnd, nullptr);
-    callback_registered = true;
-  }
+  blocked = true;
   depth++;
   PG_TRY();
   {
@@ -229,6 +217,14 @@ extern "C" void PolarxProcessUtility(PlannedStmt* planned, const char* query, bo
 }
 
 }  // namespace
+
+// Other processes see what the statement did only when its transaction is over.
+void UtilityHookAfterEnd() noexcept {
+  if (blocked && depth == 0) {
+    blocked = false;
+    RegistryUnblockAll();
+  }
+}
 
 void InstallUtilityHook() {
   previous_hook = ProcessUtility_hook;

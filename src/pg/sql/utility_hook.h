@@ -6,5 +6,7 @@ namespace polarx {
 
 // _PG_init while preloading: chains the ProcessUtility hook.
 void InstallUtilityHook();
+// The local transaction has ended: databases that were blocked are not any more. No ereport.
+void UtilityHookAfterEnd() noexcept;
 
 }  // namespace polarx

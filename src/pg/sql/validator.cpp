@@ -5,7 +5,7 @@
 #include "core/conninfo.h"
 #include "engine/libpq_options.h"
 
-#include "pg/session/client_state.h"
+#include "pg/base/errors.h"
 #include "pg/prelude.h"
 
 namespace polarx {

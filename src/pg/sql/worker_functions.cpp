@@ -1,8 +1,10 @@
 // The SQL functions that start, stop and show pooler workers; in a backend, on its only thread.
 #include <cstring>
+#include <utility>
 
 #include "pg/base/guc.h"
 #include "pg/shared/registry.h"
+#include "pg/sql/worker_functions.h"
 
 #include "pg/prelude.h"
 
@@ -12,17 +14,6 @@ namespace {
 constexpr int kColumns = 9;
 
 bool installed = false;  // by the transaction that is under way
-
-extern "C" void StartAtCommit(XactEvent event, void* /*arg*/) {
-  const bool over =
-      event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE;
-  if (over && installed) {
-    installed = false;
-    if (event == XACT_EVENT_COMMIT) {
-      RegistryRequestStart(MyDatabaseId, false);
-    }
-  }
-}
 
 // Nullptr: there is nothing to show. A database that no worker could look into yet may well have no
 // extension.
@@ -75,18 +66,24 @@ void PutWorker(const WorkerEntry& entry, const ReturnSetInfo* result) {
 
 [[noreturn]] void ThrowNotStarted(const WorkerEntry& entry) {
   const char* database = get_database_name(MyDatabaseId);
-  ereport(ERROR,
-          (errcode(ERRCODE_CANNOT_CONNECT_NOW),
-           errmsg("could not start the pooler worker of database \"%s\"",
-                  database != nullptr ? database : ""),
-           entry.reason[0] != '\0' ? errdetail_internal("%s", entry.reason) : 0,
-           strstr(entry.reason, "max_worker_processes") != nullptr
-               ? errhint("Consider increasing max_worker_processes.")
-               : 0));
+  ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                  errmsg("could not start the pooler worker of database \"%s\"",
+                         database != nullptr ? database : ""),
+                  entry.reason[0] != '\0' ? errdetail_internal("%s", entry.reason) : 0,
+                  strstr(entry.reason, "max_worker_processes") != nullptr
+                      ? errhint("Consider increasing max_worker_processes.")
+                      : 0));
   pg_unreachable();
 }
 
 }  // namespace
+
+void WorkerStartAfterEnd(bool committed) noexcept {
+  if (std::exchange(installed, false) && committed) {
+    RegistryRequestStart(MyDatabaseId, false);
+  }
+}
+
 }  // namespace polarx
 
 // start() bool: true if it did not run before. 57P03 if it cannot be started.
@@ -94,8 +91,7 @@ POLARX_FUNCTION(polarx_start) {
   (void)fcinfo;
   polarx::RegistryRequire();
   polarx::WorkerEntry entry;
-  if (polarx::RegistryLookup(MyDatabaseId, &entry) &&
-      entry.state == polarx::WorkerState::kReady) {
+  if (polarx::RegistryLookup(MyDatabaseId, &entry) && entry.state == polarx::WorkerState::kReady) {
     PG_RETURN_BOOL(false);
   }
   polarx::RegistryRequestStart(MyDatabaseId, true);
@@ -116,11 +112,6 @@ POLARX_FUNCTION(polarx_stop) {
 // installed() void: the last call of the extension's script.
 POLARX_FUNCTION(polarx_installed) {
   (void)fcinfo;
-  static bool registered = false;
-  if (!registered) {
-    RegisterXactCallback(polarx::StartAtCommit, nullptr);
-    registered = true;
-  }
   polarx::installed = polarx::RegistryExists();
   PG_RETURN_VOID();
 }

@@ -2,7 +2,7 @@
 // thread.
 #include <libpq-fe.h>
 
-#include "pg/remote/remote_error.h"
+#include "pg/remote/errors.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -51,11 +51,10 @@ int LevelOfNotice(const PGresult* result) {
 
 RemoteError* CopyRemoteError(const PGresult* result) {
   const char* primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-  RemoteError* error =
-      MakeRemoteError(Sqlstate(PQresultErrorField(result, PG_DIAG_SQLSTATE)),
-                      primary != nullptr ? primary : PQresultErrorMessage(result),
-                      CopyField(result, PG_DIAG_MESSAGE_DETAIL),
-                      CopyField(result, PG_DIAG_MESSAGE_HINT));
+  RemoteError* error = MakeRemoteError(Sqlstate(PQresultErrorField(result, PG_DIAG_SQLSTATE)),
+                                       primary != nullptr ? primary : PQresultErrorMessage(result),
+                                       CopyField(result, PG_DIAG_MESSAGE_DETAIL),
+                                       CopyField(result, PG_DIAG_MESSAGE_HINT));
   error->context = CopyField(result, PG_DIAG_CONTEXT);
   for (size_t i = 0; i < lengthof(kObjectFields); ++i) {
     error->object_names[i] = CopyField(result, kObjectFields[i]);
@@ -85,8 +84,7 @@ RemoteError* MakeConnectionLost(const PolarxLease* lease, const PGresult* result
 
 bool EndsConnection(const PGconn* conn, const PGresult* result) {
   const char* severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
-  return PQstatus(conn) != CONNECTION_OK || severity == nullptr ||
-         strcmp(severity, "ERROR") != 0;
+  return PQstatus(conn) != CONNECTION_OK || severity == nullptr || strcmp(severity, "ERROR") != 0;
 }
 
 void RaiseRemoteError(const RemoteError* error, const PolarxLease* lease, const char* sql) {

@@ -2,9 +2,10 @@
 // backend, on its only thread, before the local commit.
 #include <libpq-fe.h>
 
-#include "pg/remote/lease_use.h"
-#include "pg/remote/remote_error.h"
-#include "pg/remote/transaction.h"
+#include "pg/remote/commit.h"
+#include "pg/remote/errors.h"
+#include "pg/remote/kept_leases.h"
+#include "pg/remote/stop.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -84,10 +85,10 @@ void DescribeInterrupted(void* arg) {
 
 // Loses nothing yet: as long as no COMMIT has been sent, all nodes can still roll back.
 void CheckBeforeCommit(PolarxLease* lease) {
-  if (!lease->broken && !lease->busy && LeaseUsable(lease)) {
+  if (!lease->connection.broken && !lease->remote.busy && LeaseUsable(lease)) {
     return;
   }
-  lease->broken = true;
+  LeaseBreak(lease);
   ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
                   errmsg("connection to datanode \"%s\" was lost", lease->node_name),
                   errdetail("The transaction is rolled back on all nodes."),
@@ -96,7 +97,7 @@ void CheckBeforeCommit(PolarxLease* lease) {
 
 void SendCommits(Commits* commits) {
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (lease->remote_level > 0) {
+    if (lease->remote.level > 0) {
       CheckBeforeCommit(lease);
       ++commits->count;
     }
@@ -107,7 +108,7 @@ void SendCommits(Commits* commits) {
   commits->runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * commits->count));
   RemoteRun* run = commits->runs;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (lease->remote_level > 0) {
+    if (lease->remote.level > 0) {
       RemoteStart(run++, lease, 0, &kCommit);
     }
   }
@@ -124,14 +125,13 @@ void SendCommits(Commits* commits) {
 
 [[noreturn]] void RaiseLost(const Commits* commits, const RemoteRun* lost) {
   const char* reason = lost->error->detail != nullptr ? lost->error->detail : "";
-  ereport(ERROR, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-                  errmsg("connection to datanode \"%s\" was lost during COMMIT",
-                         lost->lease->node_name),
-                  commits->count == 1
-                      ? errdetail_internal("%s", reason)
-                      : errdetail_internal("%s.\n%s", DescribeOutcomes("Committed on", commits),
-                                           reason),
-                  errhint("The transaction may have been committed there or not.")));
+  ereport(ERROR,
+          (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+           errmsg("connection to datanode \"%s\" was lost during COMMIT", lost->lease->node_name),
+           commits->count == 1
+               ? errdetail_internal("%s", reason)
+               : errdetail_internal("%s.\n%s", DescribeOutcomes("Committed on", commits), reason),
+           errhint("The transaction may have been committed there or not.")));
   pg_unreachable();
 }
 
@@ -164,7 +164,7 @@ void RaiseUnlessAllCommitted(const Commits* commits) {
 // nodes by now decides. Returns if all of them have committed all the same.
 void ResolveInterrupted(const Commits* commits) {
   const ErrorData* interrupt = CopyErrorData();
-  RemoteSettle(commits->runs, commits->count, kStopLimitMs);
+  StopRuns(commits->runs, commits->count);
   const bool committed = First(commits, Committed) != nullptr;
   const bool unknown = First(commits, Unknown) != nullptr;
   if (!committed && !unknown) {
@@ -184,9 +184,7 @@ void ResolveInterrupted(const Commits* commits) {
 void AwaitOutcomes(const Commits* commits) {
   const MemoryContext caller = CurrentMemoryContext;
   PG_TRY();
-  {
-    RemoteFinish(commits->runs, commits->count, nullptr, false);
-  }
+  { (void)RemoteFinish(commits->runs, commits->count, nullptr, false); }
   PG_CATCH();
   {
     MemoryContextSwitchTo(caller);
@@ -208,10 +206,7 @@ void TransactionCommitAll() {
   AwaitOutcomes(&commits);
   error_context_stack = context.previous;
   for (int i = 0; i < commits.count; ++i) {
-    PolarxLease* lease = commits.runs[i].lease;
-    lease->begin_level = 0;
-    lease->remote_level = 0;
-    lease->release_level = 0;
+    TransactionForget(commits.runs[i].lease);
   }
   RaiseUnlessAllCommitted(&commits);
 }

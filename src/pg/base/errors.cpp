@@ -1,9 +1,7 @@
 // A Status becomes plain data, and that an ereport; in a backend, on its only thread.
 #include <string_view>
 
-#include "core/status.h"
-
-#include "pg/session/client_state.h"
+#include "pg/base/errors.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -37,9 +35,7 @@ void KeepPlainError(const char* sqlstate, const char* message, ErrorText* error)
   error->hint[0] = '\0';
 }
 
-void KeepOutOfMemory(ErrorText* error) noexcept {
-  KeepPlainError("53200", "out of memory", error);
-}
+void KeepOutOfMemory(ErrorText* error) noexcept { KeepPlainError("53200", "out of memory", error); }
 
 void ThrowError(const ErrorText* error) {
   const char* code = error->sqlstate;

@@ -2,13 +2,12 @@
 // backend, on its only thread.
 #include <libpq-fe.h>
 
-#include <chrono>
 #include <new>
 
 #include "core/time.h"
 #include "engine/poller.h"
 
-#include "pg/remote/remote_statement.h"
+#include "pg/remote/run.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -17,23 +16,21 @@ namespace {
 // From there on a row is large.
 constexpr size_t kBulk = 1024 * 1024;
 
-bool Ended(const RemoteRun* run) { return run->state >= RunState::kDone; }
-
 void Lose(RemoteRun* run, const PGresult* result) {
   run->error = MakeConnectionLost(run->lease, result);
-  run->lease->broken = true;
+  LeaseBreak(run->lease);
   run->state = RunState::kLost;
 }
 
 // The connection cannot be brought in sync again by reading on.
 void Break(RemoteRun* run, RemoteError* error) {
   run->error = error;
-  run->lease->broken = true;
+  LeaseBreak(run->lease);
   run->state = RunState::kFailed;
 }
 
 void End(RemoteRun* run) {
-  run->lease->busy = false;
+  run->lease->remote.busy = false;
   run->state = run->error == nullptr ? RunState::kDone : RunState::kFailed;
 }
 
@@ -73,7 +70,7 @@ void TakeBoundary(RemoteRun* run) {
 // A batch is read.
 void TakeSync(RemoteRun* run) {
   if (run->state == RunState::kStale) {
-    if (--run->lease->unread_batches == 0) {
+    if (--run->lease->remote.unread_batches == 0) {
       EnterStatement(run);
     }
   } else {
@@ -93,14 +90,14 @@ void TakeError(RemoteRun* run, const PGresult* result) {
 }
 
 void TakeResult(RemoteRun* run) {
-  PGresult*& result = run->lease->result;
+  PGresult*& result = run->lease->remote.result;
   PQclear(result);
   result = PQgetResult(run->lease->conn);
   if (result == nullptr) {
     TakeBoundary(run);
     return;
   }
-  run->lease->bulky = run->lease->bulky || PQresultMemorySize(result) > kBulk;
+  run->lease->connection.bulky = run->lease->connection.bulky || PQresultMemorySize(result) > kBulk;
   switch (PQresultStatus(result)) {
     case PGRES_PIPELINE_SYNC:
       TakeSync(run);
@@ -150,14 +147,14 @@ bool Exchange(RemoteRun* run) {
 // socket, or, in a stream of rows that never pauses, for interrupts and other runs.
 void Advance(RemoteRun* run, bool on_turn, RowSink* sink) {
   bool exchanged = false;
-  while (!Ended(run)) {
+  while (!RemoteEnded(run)) {
     if (run->held && !on_turn) {
       return;
     }
     if (run->held) {
       run->held = false;
       if (sink != nullptr) {
-        sink->take(sink, run->lease, run->lease->result);
+        sink->take(sink, run->lease, run->lease->remote.result);
       }
     }
     if (!PQisBusy(run->lease->conn)) {
@@ -168,9 +165,12 @@ void Advance(RemoteRun* run, bool on_turn, RowSink* sink) {
       exchanged = true;
     }
   }
-  PQclear(run->lease->result);
-  run->lease->result = nullptr;
+  PQclear(run->lease->remote.result);
+  run->lease->remote.result = nullptr;
 }
+
+// In milliseconds, -1: without a limit.
+long WaitTime(TimePoint deadline) { return deadline == kNever ? -1 : MillisecondsUntil(deadline); }
 
 void RaiseIfFailed(const RemoteRun* run) {
   if (run->error != nullptr) {
@@ -178,14 +178,15 @@ void RaiseIfFailed(const RemoteRun* run) {
   }
 }
 
-void FinishOne(RemoteRun* run, RowSink* sink) {
+bool FinishOne(RemoteRun* run, RowSink* sink, TimePoint deadline) {
   for (;;) {
     Advance(run, true, sink);
-    if (Ended(run)) {
-      return;
+    if (RemoteEnded(run)) {
+      return true;
     }
-    (void)ClientWaitSocket(PQsocket(run->lease->conn),
-                           WL_SOCKET_READABLE | (run->unsent ? WL_SOCKET_WRITEABLE : 0), -1, true);
+    if (!RemoteWait(run, deadline, true)) {
+      return false;
+    }
   }
 }
 
@@ -219,9 +220,8 @@ void MakePoller(Group* group) {
   bool ready = group->poller != nullptr && group->poller->fd() >= 0;
   for (int i = 0; ready && i < group->count; ++i) {
     const RemoteRun* run = &group->runs[i];
-    ready = Ended(run) ||
-            group->poller->Add(PQsocket(run->lease->conn), WantedEvents(run),
-                               static_cast<uint64>(i));
+    ready = RemoteEnded(run) || group->poller->Add(PQsocket(run->lease->conn), WantedEvents(run),
+                                                   static_cast<uint64>(i));
   }
   if (!ready) {
     ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
@@ -234,7 +234,7 @@ void Step(Group* group, int i) {
   for (;;) {
     RemoteRun* run = &group->runs[i];
     Advance(run, group->sink == nullptr || i == group->turn, group->sink);
-    if (!Ended(run)) {
+    if (!RemoteEnded(run)) {
       if (!run->held) {
         (void)group->poller->Change(PQsocket(run->lease->conn), WantedEvents(run),
                                     static_cast<uint64>(i));
@@ -248,7 +248,7 @@ void Step(Group* group, int i) {
     if (i != group->turn) {
       return;
     }
-    while (group->turn < group->count && Ended(&group->runs[group->turn])) {
+    while (group->turn < group->count && RemoteEnded(&group->runs[group->turn])) {
       ++group->turn;
     }
     if (group->turn == group->count || !group->runs[group->turn].held) {
@@ -258,32 +258,65 @@ void Step(Group* group, int i) {
   }
 }
 
-void FinishMany(Group* group) {
+bool FinishMany(Group* group, TimePoint deadline) {
+  bool in_time = true;
   MakePoller(group);
   for (int i = 0; i < group->count; ++i) {
     Step(group, i);
   }
-  while (group->ended < group->count) {
-    (void)ClientWaitSocket(group->poller->fd(), WL_SOCKET_READABLE, -1, true);
+  while (in_time && group->ended < group->count) {
+    in_time = ClientWaitSocket(group->poller->fd(), WL_SOCKET_READABLE, WaitTime(deadline), true);
     for (const epoll_event& event : group->poller->Wait(TimePoint{})) {
       const int i = static_cast<int>(event.data.u64);
       // One that ended without waiting is still armed, and its end must not count twice.
-      if (!Ended(&group->runs[i])) {
+      if (!RemoteEnded(&group->runs[i])) {
         Step(group, i);
       }
     }
   }
   DeletePoller(group);
+  return in_time;
+}
+
+bool Send(PGconn* conn, const StatementText* text) {
+  return PQsendQueryParams(conn, text->sql, text->count, nullptr, text->values, nullptr, nullptr,
+                           0) == 1;
 }
 
 }  // namespace
 
-bool RemoteQueue(PolarxLease* lease, const char* command) {
-  if (!lease->broken && PQsendQueryParams(lease->conn, command, 0, nullptr, nullptr, nullptr,
-                                          nullptr, 0) != 1) {
-    lease->broken = true;
+bool LeaseTakeUp(PolarxLease* lease, bool pipeline) noexcept {
+  PQsetNoticeReceiver(lease->conn, ForwardNotice, lease);
+  if (PQsetnonblocking(lease->conn, 1) != 0 ||
+      (pipeline && PQenterPipelineMode(lease->conn) != 1)) {
+    LeaseBreak(lease);
   }
-  return !lease->broken;
+  return !lease->connection.broken;
+}
+
+void LeasePost(PolarxLease* lease, const char* const* commands, int count) noexcept {
+  PGconn* conn = lease->conn;
+  bool sent = LeaseTakeUp(lease, true);
+  for (int i = 0; sent && i < count; ++i) {
+    sent = RemoteQueue(lease, commands[i]);
+  }
+  if (sent && PQpipelineSync(conn) == 1 && PQflush(conn) == 0) {
+    ++lease->remote.unread_batches;
+  } else {
+    LeaseBreak(lease);
+  }
+}
+
+bool RemoteQueue(PolarxLease* lease, const StatementText* text) {
+  if (!lease->connection.broken && !Send(lease->conn, text)) {
+    LeaseBreak(lease);
+  }
+  return !lease->connection.broken;
+}
+
+bool RemoteQueue(PolarxLease* lease, const char* command) {
+  const StatementText text = {command, 0, nullptr, true};
+  return RemoteQueue(lease, &text);
 }
 
 void RemoteStart(RemoteRun* run, PolarxLease* lease, int prefix, const StatementText* text) {
@@ -293,19 +326,17 @@ void RemoteStart(RemoteRun* run, PolarxLease* lease, int prefix, const Statement
   run->sql = text->sql;
   run->prefix = prefix;
   run->pipeline = PQpipelineStatus(conn) != PQ_PIPELINE_OFF;
-  if (lease->broken || PQsendQueryParams(conn, text->sql, text->count, nullptr, text->values,
-                                         nullptr, nullptr, 0) != 1 ||
-      (run->pipeline && PQpipelineSync(conn) != 1)) {
+  if (!RemoteQueue(lease, text) || (run->pipeline && PQpipelineSync(conn) != 1)) {
     Lose(run, nullptr);
     return;
   }
-  lease->busy = true;
-  if (lease->unread_batches > 0) {
+  lease->remote.busy = true;
+  if (lease->remote.unread_batches > 0) {
     run->state = RunState::kStale;
   } else {
     EnterStatement(run);
   }
-  lease->plain = lease->plain && text->plain;
+  LeaseNoteStatement(lease, text->plain);
   const int unsent = PQflush(conn);
   run->unsent = unsent > 0;
   if (unsent < 0) {
@@ -313,42 +344,34 @@ void RemoteStart(RemoteRun* run, PolarxLease* lease, int prefix, const Statement
   }
 }
 
-void RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise) {
+bool RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise, TimePoint deadline) {
   if (count == 1) {
-    FinishOne(runs, sink);
+    const bool in_time = FinishOne(runs, sink, deadline);
     if (raise) {
       RaiseIfFailed(runs);
     }
-  } else if (count > 1) {
-    auto* group = static_cast<Group*>(palloc0(sizeof(Group)));
-    group->runs = runs;
-    group->count = count;
-    group->sink = sink;
-    group->raise = raise;
-    FinishMany(group);
+    return in_time;
   }
+  if (count == 0) {
+    return true;
+  }
+  auto* group = static_cast<Group*>(palloc0(sizeof(Group)));
+  group->runs = runs;
+  group->count = count;
+  group->sink = sink;
+  group->raise = raise;
+  return FinishMany(group, deadline);
 }
 
-void RemoteSettle(RemoteRun* runs, int count, int limit_ms) {
-  for (int i = 0; i < count; ++i) {
-    if (!Ended(&runs[i])) {
-      ClientCancel(runs[i].lease);
-    }
-  }
-  const TimePoint deadline = Now() + std::chrono::milliseconds(limit_ms);
-  for (int i = 0; i < count; ++i) {
-    RemoteRun* run = &runs[i];
-    for (;;) {
-      Advance(run, true, nullptr);
-      const int left = MillisecondsUntil(deadline);
-      if (Ended(run) || left == 0) {
-        break;
-      }
-      (void)ClientWaitSocket(PQsocket(run->lease->conn),
-                             WL_SOCKET_READABLE | (run->unsent ? WL_SOCKET_WRITEABLE : 0), left,
-                             false);
-    }
-  }
+bool RemoteAdvance(RemoteRun* run) {
+  Advance(run, true, nullptr);
+  return RemoteEnded(run);
+}
+
+bool RemoteWait(const RemoteRun* run, TimePoint deadline, bool interruptible) {
+  return ClientWaitSocket(PQsocket(run->lease->conn),
+                          WL_SOCKET_READABLE | (run->unsent ? WL_SOCKET_WRITEABLE : 0),
+                          WaitTime(deadline), interruptible);
 }
 
 }  // namespace polarx

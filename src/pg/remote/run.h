@@ -2,8 +2,10 @@
 // backend, on its only thread.
 #pragma once
 
+#include "core/time.h"
+
 #include "pg/session/client.h"
-#include "pg/remote/remote_error.h"
+#include "pg/remote/errors.h"
 
 namespace polarx {
 
@@ -36,7 +38,7 @@ struct RemoteRun {
   PolarxLease* lease;
   const char* sql;
   RunState state;
-  int prefix;          // commands in front of the statement whose results are not read
+  int prefix;  // commands in front of the statement whose results are not read
   bool pipeline;
   bool unsent;
   bool held;           // lease->result waits to be taken by the sink
@@ -44,20 +46,37 @@ struct RemoteRun {
   char tag[64];        // command tag of kDone
 };
 
-// Queues a command without parameters in the pipeline. False: broken.
-bool RemoteQueue(PolarxLease* lease, const char* command);
+// --- leases --------------------------------------------------------------------------------------
 
-// Sends the statement, behind `prefix` queued commands if the lease is in pipeline mode. No wait; a
-// failure to send is a kLost.
+// Makes an idle lease ready for statements: non-blocking, its notices forwarded, and in pipeline
+// mode if `pipeline`. Returns false if the lease is broken. No ereport.
+bool LeaseTakeUp(PolarxLease* lease, bool pipeline) noexcept;
+
+// Sends the commands without awaiting them; ++unread_batches. A lease on which they cannot be sent
+// at once is broken. No ereport.
+void LeasePost(PolarxLease* lease, const char* const* commands, int count) noexcept;
+
+// --- runs ----------------------------------------------------------------------------------------
+
+// Queues a statement in the pipeline, in front of the one that RemoteStart sends. False: broken.
+bool RemoteQueue(PolarxLease* lease, const StatementText* text);
+bool RemoteQueue(PolarxLease* lease, const char* command);  // without parameters
+
+// Sends the statement, behind `prefix` queued ones if the lease is in pipeline mode. It does not
+// wait; a failure to send is a kLost.
 void RemoteStart(RemoteRun* run, PolarxLease* lease, int prefix, const StatementText* text);
 
 // Reads all runs to their end, waiting interruptibly for whichever has something to say. `sink`
 // NULL drops the rows. `raise`: the first run that fails becomes an error at once, the others are
-// then still under way. Else the runs tell.
-void RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise);
+// then still under way; else the runs tell. Returns false if `deadline` came before their end.
+bool RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise,
+                  TimePoint deadline = kNever);
 
-// Cancels what an error has left under way and reads on, without rows and not interruptibly, for at
-// most `limit_ms`. The runs tell how far it came.
-void RemoteSettle(RemoteRun* runs, int count, int limit_ms);
+// For stop.cpp: takes what has come of one run, without rows; returns whether it has ended.
+bool RemoteAdvance(RemoteRun* run);
+// Waits until the run can go on. False: `deadline` has come.
+bool RemoteWait(const RemoteRun* run, TimePoint deadline, bool interruptible);
+
+inline bool RemoteEnded(const RemoteRun* run) { return run->state >= RunState::kDone; }
 
 }  // namespace polarx

@@ -1,6 +1,6 @@
 // The session's parameters are kept here: a list for each (sub)transaction level that has changed
 // it, dropped or handed up when the level ends. In a backend, on its only thread.
-#include "pg/remote/session_parameters.h"
+#include "pg/remote/parameters.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -106,46 +106,9 @@ void RollBackTo(int level) {
   }
 }
 
-void AtTransactionEnd(XactEvent event, void* /*arg*/) {
-  switch (event) {
-    case XACT_EVENT_COMMIT:
-    case XACT_EVENT_PREPARE:
-      CommitTop();
-      break;
-    case XACT_EVENT_ABORT:
-      RollBackTo(0);
-      break;
-    default:
-      break;
-  }
-}
-
-void AtSubtransactionEnd(SubXactEvent event, SubTransactionId /*id*/, SubTransactionId /*parent*/,
-                         void* /*arg*/) {
-  const int level = GetCurrentTransactionNestLevel();
-  if (event == SUBXACT_EVENT_ABORT_SUB) {
-    RollBackTo(level - 1);
-  } else if (event == SUBXACT_EVENT_COMMIT_SUB && top != nullptr && top->level == level) {
-    top->level = level - 1;
-    if (top->below != nullptr && top->below->level == level - 1) {
-      DropBelowTop();
-    }
-  }
-}
-
-void WatchTransactions() {
-  static bool watched = false;
-  if (!watched) {
-    RegisterXactCallback(AtTransactionEnd, nullptr);
-    RegisterSubXactCallback(AtSubtransactionEnd, nullptr);
-    watched = true;
-  }
-}
-
 // The layer of the current level, made as a copy of the one below if there is none yet.
 Layer* Writable() {
   const int level = GetCurrentTransactionNestLevel();
-  WatchTransactions();
   if (top != nullptr && top->level == level) {
     return top;
   }
@@ -168,6 +131,25 @@ Layer* Writable() {
 }
 
 }  // namespace
+
+void SessionParametersAfterEnd(bool committed) noexcept {
+  if (committed) {
+    CommitTop();
+  } else {
+    RollBackTo(0);
+  }
+}
+
+void SessionParametersAfterLevel(int level, bool committed) noexcept {
+  if (!committed) {
+    RollBackTo(level - 1);
+  } else if (top != nullptr && top->level == level) {
+    top->level = level - 1;
+    if (top->below != nullptr && top->below->level == level - 1) {
+      DropBelowTop();
+    }
+  }
+}
 
 const SessionParameter* SessionParameters() { return top != nullptr ? top->first : nullptr; }
 

@@ -2,17 +2,15 @@
 // only thread.
 #pragma once
 
-#include "pg/remote/session_parameters.h"
+#include "pg/remote/parameters.h"
 
 namespace polarx {
 
 // Sets on idle leases, on all of them at once, what their role wants and they do not have yet, and
 // resets what it does not want any more; `with_local`: what is local as well, for leases that are
 // not kept. Interruptible; afterwards they are out of pipeline mode. An error: of the datanode, or
-// 08006 after pooler.pooler_dn_set_timeout; some are then under way (`setting`), see ReplayStop.
+// 08006 after pooler.pooler_dn_set_timeout; some are then under way, for StopLeases.
 void ReplayParameters(PolarxLease* const* leases, int count, bool with_local);
-// After an error of ReplayParameters: brings those under way to a stop. No ereport.
-void ReplayStop(PolarxLease* const* leases, int count) noexcept;
 
 // Queues the local parameters of the lease's role in the pipeline; returns how many commands.
 int ReplayQueueLocal(PolarxLease* lease);
@@ -21,8 +19,5 @@ const char* ReplayLocalName(const PolarxLease* lease, int index);
 
 // The lease's transaction sets or resets the parameter: who knows what remains of that.
 void ReplayUncertain(PolarxLease* lease, const char* name);
-
-// The connection has nothing of it any more: frees what the lease knows. No ereport.
-void ReplayForget(PolarxLease* lease) noexcept;
 
 }  // namespace polarx

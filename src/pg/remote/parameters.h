@@ -29,4 +29,11 @@ void SessionParametersSet(const char* name, const char* value, bool is_local);
 // Likewise; all of `role`, or, InvalidOid, of every role.
 void SessionParametersForget(Oid role);
 
+// --- for the callback of module.cpp; no ereport --------------------------------------------------
+
+// The local transaction has ended.
+void SessionParametersAfterEnd(bool committed) noexcept;
+// The subtransaction of that nest level has been committed, or rolled back.
+void SessionParametersAfterLevel(int level, bool committed) noexcept;
+
 }  // namespace polarx

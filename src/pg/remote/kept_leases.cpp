@@ -3,20 +3,20 @@
 #include <libpq-fe.h>
 
 #include "pg/base/guc.h"
-#include "pg/remote/lease_use.h"
-#include "pg/remote/transaction.h"
+#include "pg/remote/kept_leases.h"
+#include "pg/remote/stop.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
 
 bool IsIdle(const PolarxLease* lease) {
-  return TransactionOwns(lease) && lease->remote_level == 0 && !lease->busy;
+  return TransactionOwns(lease) && lease->remote.level == 0 && !lease->remote.busy;
 }
 
 // Has the current role a transaction open on it?
 bool IsOpen(const PolarxLease* lease) {
-  return TransactionOwns(lease) && lease->remote_level > 0 && lease->role == GetUserId();
+  return TransactionOwns(lease) && lease->remote.level > 0 && lease->role == GetUserId();
 }
 
 // Of a server that may be gone.
@@ -25,9 +25,26 @@ bool MayUse(Oid server, Oid role) {
          pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK;
 }
 
+// It stays with the session. False: it is broken.
+bool Keep(PolarxLease* lease) noexcept {
+  if (PQtransactionStatus(lease->conn) != PQTRANS_IDLE) {
+    const char* rollback = "ROLLBACK";
+    LeasePost(lease, &rollback, 1);
+  }
+  return !lease->connection.broken;
+}
+
 }  // namespace
 
-bool TransactionOwns(const PolarxLease* lease) { return !lease->borrowed && !lease->autocommit; }
+void TransactionForget(PolarxLease* lease) noexcept {
+  lease->remote.begin_level = 0;
+  lease->remote.level = 0;
+  lease->remote.release_level = 0;
+}
+
+bool TransactionOwns(const PolarxLease* lease) {
+  return !lease->borrower.present && !lease->remote.autocommit;
+}
 
 NodeRef* TransactionNodes(int* count) {
   *count = 0;
@@ -57,8 +74,8 @@ PolarxLease* TransactionLease(Oid node) {
 bool TransactionOpenOn(Oid node) {
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     if (lease->node == node &&
-        (lease->borrowed ? PQtransactionStatus(lease->conn) != PQTRANS_IDLE
-                         : lease->remote_level > 0)) {
+        (lease->borrower.present ? PQtransactionStatus(lease->conn) != PQTRANS_IDLE
+                                 : lease->remote.level > 0)) {
       return true;
     }
   }
@@ -66,7 +83,29 @@ bool TransactionOpenOn(Oid node) {
 }
 
 bool TransactionKeeps(const PolarxLease* lease) {
-  return parameters.persistent_datanode_connections && !proc_exit_inprogress && !lease->recalled;
+  return parameters.persistent_datanode_connections && !proc_exit_inprogress &&
+         !lease->hold.recalled;
+}
+
+void LeaseGiveBack(PolarxLease* lease, bool keep) noexcept {
+  PGconn* conn = lease->conn;
+  if (!lease->connection.broken && lease->remote.unread_batches > 0 && !AwaitPosted(lease)) {
+    LeaseBreak(lease);
+  }
+  TransactionForget(lease);
+  if (keep && !lease->connection.broken && !lease->connection.cancelled &&
+      ClientLeaseCurrent(lease) && Keep(lease)) {
+    return;
+  }
+  PQclear(lease->remote.result);
+  lease->remote.result = nullptr;
+  lease->remote.autocommit = false;
+  const bool sound =
+      !lease->connection.broken && PQexitPipelineMode(conn) == 1 && PQsetnonblocking(conn, 0) == 0;
+  if (sound && PQtransactionStatus(conn) == PQTRANS_IDLE && ClientPark(lease)) {
+    return;
+  }
+  ClientRelease(lease, sound ? protocol::ReleaseKind::kClean : protocol::ReleaseKind::kClose);
 }
 
 void TransactionRefreshKept() {
@@ -75,7 +114,7 @@ void TransactionRefreshKept() {
   for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     if (IsIdle(lease) && lease->role == GetUserId()) {
       kept = true;
-      changed = changed || lease->catalog_epoch != ClientCatalogEpoch();
+      changed = changed || lease->hold.catalog_epoch != ClientCatalogEpoch();
     }
   }
   if (kept) {
@@ -93,7 +132,7 @@ void TransactionConfirmKept() {
   AcceptInvalidationMessages();
   bool changed = false;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-    if (TransactionOwns(lease) && lease->catalog_epoch != ClientCatalogEpoch()) {
+    if (TransactionOwns(lease) && lease->hold.catalog_epoch != ClientCatalogEpoch()) {
       changed = true;
     }
   }
@@ -102,7 +141,7 @@ void TransactionConfirmKept() {
   }
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     if (TransactionOwns(lease) && !MayUse(lease->node, lease->role)) {
-      lease->recalled = true;
+      LeaseRecall(lease);
     }
   }
 }

@@ -1,7 +1,8 @@
 // The SQL functions set_param and reset_params: parameters of the session on its datanode
 // connections, those in use included. In a backend, on its only thread.
 #include "pg/shared/registry.h"
-#include "pg/remote/session_parameters_replay.h"
+#include "pg/remote/kept_leases.h"
+#include "pg/remote/replay.h"
 #include "pg/remote/transaction.h"
 #include "pg/prelude.h"
 

@@ -1,0 +1,279 @@
+// What runs on a lease is stopped here: read to its end, cancelled, waited for, or given up. In a
+// backend, on its only thread.
+#include <libpq-fe.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "core/time.h"
+
+#include "pg/remote/stop.h"
+#include "pg/prelude.h"
+
+namespace polarx {
+namespace {
+
+enum class How {
+  kTakeWhatHasCome,  // no wait, no cancel
+  kAwait,            // no cancel
+  kCancel,           // and end COPY and pipeline mode
+};
+
+struct Stop {
+  PolarxLease* lease;
+  How how;
+  TimePoint deadline;
+  bool cancel_struck;
+};
+
+TimePoint InMilliseconds(int limit_ms) { return Now() + std::chrono::milliseconds(limit_ms); }
+
+void IgnoreNotice(void* /*arg*/, const PGresult* /*result*/) {}
+
+// A borrower uses libpq itself, so libpq alone knows what is under way.
+bool IsUnderWay(const PolarxLease* lease) {
+  return lease->borrower.present ? PQtransactionStatus(lease->conn) == PQTRANS_ACTIVE ||
+                                       PQpipelineStatus(lease->conn) != PQ_PIPELINE_OFF
+                                 : lease->remote.busy;
+}
+
+void CancelOnce(const Stop* stop) {
+  if (!stop->lease->connection.cancelled) {
+    ClientCancel(stop->lease);
+  }
+}
+
+// Waits for the socket and takes in what has come. False: the time is over or the connection lost.
+bool WaitForInput(const Stop* stop) {
+  PGconn* conn = stop->lease->conn;
+  const int unsent = PQflush(conn);
+  const int left = stop->how == How::kTakeWhatHasCome ? 0 : MillisecondsUntil(stop->deadline);
+  if (unsent < 0 || (stop->how == How::kCancel && left == 0)) {
+    return false;
+  }
+  if (stop->how == How::kCancel) {
+    CancelOnce(stop);
+  }
+  pollfd wait = {PQsocket(conn), static_cast<short>(POLLIN | (unsent > 0 ? POLLOUT : 0)), 0};
+  const int ready = ::poll(&wait, 1, left);
+  return (ready > 0 || (ready < 0 && errno == EINTR)) && PQconsumeInput(conn) == 1;
+}
+
+// Reads the rest of a COPY from the datanode. False: the time is over or the connection lost.
+bool SkipCopyOut(const Stop* stop) {
+  CancelOnce(stop);  // rows may come faster than they are read
+  for (;;) {
+    char* row = nullptr;
+    const int length = PQgetCopyData(stop->lease->conn, &row, 1);
+    PQfreemem(row);
+    if (length < 0) {
+      return length == -1;
+    }
+    if (length == 0 ? !WaitForInput(stop) : Now() >= stop->deadline) {
+      return false;
+    }
+  }
+}
+
+bool EndCopyIn(const Stop* stop) {
+  for (;;) {
+    const int sent = PQputCopyEnd(stop->lease->conn, "given up by the coordinator");
+    if (sent != 0) {
+      return sent > 0;
+    }
+    if (!WaitForInput(stop)) {
+      return false;
+    }
+  }
+}
+
+// Takes one result, which is there. False: the connection cannot be brought in sync.
+bool TakeResult(Stop* stop) {
+  PGconn* conn = stop->lease->conn;
+  PGresult* result = PQgetResult(conn);
+  const ExecStatusType status = PQresultStatus(result);
+  const bool cancel = stop->how == How::kCancel;
+  if (cancel && (result == nullptr || status == PGRES_PIPELINE_SYNC)) {
+    // Succeeds after the last statement of a pipeline; until then there is more to read.
+    (void)PQexitPipelineMode(conn);
+  }
+  const char* code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+  if (code != nullptr && std::strcmp(code, sqlstate::kQueryCanceled) == 0) {
+    stop->cancel_struck = true;
+  }
+  PQclear(result);
+  switch (status) {
+    case PGRES_SINGLE_TUPLE:
+      if (cancel) {
+        CancelOnce(stop);
+      }
+      return Now() < stop->deadline;
+    case PGRES_COPY_IN:
+      return cancel && EndCopyIn(stop);
+    case PGRES_COPY_OUT:
+      return cancel && SkipCopyOut(stop);
+    case PGRES_COPY_BOTH:
+      return false;
+    default:
+      return Now() < stop->deadline;
+  }
+}
+
+// Reads until nothing is under way. False: it is not yet, or the connection is lost.
+bool ReadToEnd(Stop* stop) {
+  PGconn* conn = stop->lease->conn;
+  const bool cancel = stop->how == How::kCancel;
+  // Even if nothing is to be read: the last statements may have been sent without a sync.
+  if (cancel && PQpipelineStatus(conn) != PQ_PIPELINE_OFF && PQpipelineSync(conn) != 1) {
+    return false;
+  }
+  while (PQtransactionStatus(conn) == PQTRANS_ACTIVE ||
+         (cancel && PQpipelineStatus(conn) != PQ_PIPELINE_OFF)) {
+    if (cancel) {
+      (void)PQconsumeInput(conn);  // a lost connection shows below
+    }
+    while (PQisBusy(conn)) {
+      if (!WaitForInput(stop)) {
+        return false;
+      }
+    }
+    if (!TakeResult(stop) || PQstatus(conn) != CONNECTION_OK) {
+      return false;
+    }
+  }
+  return PQflush(conn) == 0;
+}
+
+void ForgetResults(PolarxLease* lease) {
+  PQclear(lease->remote.result);
+  lease->remote.result = nullptr;
+}
+
+void NoteInSync(PolarxLease* lease) {
+  lease->remote.unread_batches = 0;
+  lease->remote.busy = false;
+}
+
+// Reads without a cancel. False: the lease is not in sync yet.
+bool Read(PolarxLease* lease, How how, int limit_ms) {
+  Stop stop = {lease, how, InMilliseconds(limit_ms), false};
+  ForgetResults(lease);
+  if (PQflush(lease->conn) != 0 || !ReadToEnd(&stop)) {
+    return false;
+  }
+  NoteInSync(lease);
+  return true;
+}
+
+// What may come in at once, when the datanode has more than that to say.
+bool ReadBriefly(PolarxLease* lease) {
+  constexpr int kBriefLimitMs = 2;
+  return Read(lease, How::kTakeWhatHasCome, kBriefLimitMs);
+}
+
+// Changing the mode flushes, and would block where the datanode does not read.
+bool SetNonblocking(PGconn* conn, TimePoint deadline) {
+  if (PQisnonblocking(conn)) {
+    return true;
+  }
+  pollfd wait = {PQsocket(conn), POLLOUT, 0};
+  return ::poll(&wait, 1, MillisecondsUntil(deadline)) == 1 && PQsetnonblocking(conn, 1) == 0;
+}
+
+// Brings the connection back in sync, whatever was done with it; cancels, once, what still runs and
+// was not cancelled before. True: it is idle, or in an open or failed transaction.
+bool Synchronize(PolarxLease* lease, TimePoint deadline) {
+  PGconn* conn = lease->conn;
+  if (lease->connection.broken || conn == nullptr || PQstatus(conn) != CONNECTION_OK) {
+    return false;
+  }
+  ForgetResults(lease);
+  if (lease->borrower.present) {
+    PQsetNoticeReceiver(conn, IgnoreNotice, nullptr);  // the borrower's own might ereport
+  }
+  Stop stop = {lease, How::kCancel, std::max(deadline, InMilliseconds(1)), false};
+  const bool blocking = PQisnonblocking(conn) == 0;
+  if (!SetNonblocking(conn, stop.deadline) || !ReadToEnd(&stop) ||
+      (blocking && PQsetnonblocking(conn, 0) != 0)) {
+    return false;
+  }
+  if (stop.cancel_struck) {
+    LeaseNoteCancelStruck(lease);
+  }
+  const PGTransactionStatusType status = PQtransactionStatus(conn);
+  return status == PQTRANS_IDLE || status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
+}
+
+// True: something still runs on the lease, which has been cancelled, so it is to be finished.
+bool Begin(PolarxLease* lease) {
+  if (lease->connection.broken || !IsUnderWay(lease) ||
+      (!lease->borrower.present && ReadBriefly(lease))) {
+    return false;
+  }
+  if (ProcDiePending || (proc_exit_inprogress && !lease->borrower.present)) {
+    LeaseBreak(lease);
+    return false;
+  }
+  ClientCancel(lease);
+  return true;
+}
+
+void Finish(PolarxLease* lease, TimePoint deadline) {
+  if (lease->connection.broken || !IsUnderWay(lease)) {
+    return;
+  }
+  if (Synchronize(lease, deadline)) {
+    NoteInSync(lease);
+  } else {
+    LeaseBreak(lease);
+  }
+}
+
+}  // namespace
+
+void StopLeases(LeaseCondition wanted, int level) noexcept {
+  bool left = false;
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    left = (wanted(lease, level) && Begin(lease)) || left;
+  }
+  const TimePoint deadline = InMilliseconds(kStopLimitMs);
+  for (PolarxLease* lease = ClientLeases(); left && lease != nullptr; lease = lease->next) {
+    if (wanted(lease, level)) {
+      Finish(lease, deadline);
+    }
+  }
+}
+
+void StopLeases(PolarxLease* const* leases, int count) noexcept {
+  bool left = false;
+  for (int i = 0; i < count; ++i) {
+    left = Begin(leases[i]) || left;
+  }
+  const TimePoint deadline = InMilliseconds(kStopLimitMs);
+  for (int i = 0; left && i < count; ++i) {
+    Finish(leases[i], deadline);
+  }
+}
+
+bool AwaitPosted(PolarxLease* lease) noexcept {
+  return proc_exit_inprogress ? ReadBriefly(lease) : Read(lease, How::kAwait, kStopLimitMs);
+}
+
+void StopRuns(RemoteRun* runs, int count) noexcept {
+  for (int i = 0; i < count; ++i) {
+    if (!RemoteEnded(&runs[i])) {
+      ClientCancel(runs[i].lease);
+    }
+  }
+  const TimePoint deadline = InMilliseconds(kStopLimitMs);
+  for (int i = 0; i < count; ++i) {
+    while (!RemoteAdvance(&runs[i]) && Now() < deadline) {
+      (void)RemoteWait(&runs[i], deadline, false);
+    }
+  }
+}
+
+}  // namespace polarx
