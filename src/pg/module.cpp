@@ -1,11 +1,11 @@
 // The library is set up here when a process loads it: in the postmaster while preloading, else in
 // the backend that first needs it. Here its parts hear of the ends of transactions, in that order.
-#include "pg/session/client.h"
 #include "pg/base/guc.h"
 #include "pg/base/version.h"
 #include "pg/launcher/launcher.h"
 #include "pg/remote/parameters.h"
 #include "pg/remote/transaction.h"
+#include "pg/session/shells.h"
 #include "pg/shared/lease_count.h"
 #include "pg/shared/registry.h"
 #include "pg/sql/c_interface.h"

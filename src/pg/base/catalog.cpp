@@ -9,16 +9,9 @@
 namespace polarx {
 namespace {
 
-constexpr const char* kUsableWrappers[] = {kWrapperName, "postgres_fdw", "dblink_fdw"};
-
-bool IsUsableWrapper(Oid wrapper) {
+bool IsUsable(Oid wrapper) {
   const ForeignDataWrapper* fdw = GetForeignDataWrapperExtended(wrapper, FDW_MISSING_OK);
-  for (const char* name : kUsableWrappers) {
-    if (fdw != nullptr && strcmp(fdw->fdwname, name) == 0) {
-      return true;
-    }
-  }
-  return false;
+  return fdw != nullptr && IsUsableWrapper(fdw->fdwname);
 }
 
 RawOptions CopyOptions(List* definitions) {
@@ -140,7 +133,7 @@ void Answer(RawCatalog* catalog, RawQuestion question) {
     if (server != nullptr) {
       RawServer* added = AddServer(catalog, server->serverid, server->servername,
                                    CopyOptions(server->options));
-      added->usable = IsUsableWrapper(server->fdwid);
+      added->usable = IsUsable(server->fdwid);
       added->member = server->fdwid == get_foreign_data_wrapper_oid(kWrapperName, true);
     }
   }

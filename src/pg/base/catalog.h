@@ -8,12 +8,10 @@
 #include "core/node.h"
 #include "engine/pooler.h"
 
+#include "pg/base/wrappers.h"
 #include "pg/prelude.h"
 
 namespace polarx {
-
-inline constexpr const char* kExtensionName = "polarx_pooler";
-inline constexpr const char* kWrapperName = "polarx_pooler";
 
 struct RawOption {
   const char* name;

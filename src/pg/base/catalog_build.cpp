@@ -74,7 +74,7 @@ Status CheckMapping(const RawMapping& mapping) {
   const std::string server = "\"" + std::string(mapping.server->name) + "\"";
   if (!mapping.server->usable) {
     return Status(kWrongObjectType, "server " + server + " is not a datanode",
-                  "Its foreign-data wrapper is not polarx_pooler, postgres_fdw or dblink_fdw.");
+                  "Its foreign-data wrapper is not " + std::string(kUsableWrappers) + ".");
   }
   if (mapping.role_name == nullptr) {
     return Status(sqlstate::kUndefinedObject,

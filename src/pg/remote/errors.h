@@ -2,7 +2,7 @@
 // thread.
 #pragma once
 
-#include "pg/session/client.h"
+#include "pg/session/leases.h"
 
 namespace polarx {
 

@@ -5,6 +5,7 @@
 #include "pg/base/guc.h"
 #include "pg/remote/kept_leases.h"
 #include "pg/remote/stop.h"
+#include "pg/session/park.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -118,7 +119,7 @@ void TransactionRefreshKept() {
     }
   }
   if (kept) {
-    ClientLook();
+    ClientHeedRecalls();
   }
   if (changed) {
     ClientConfirm();

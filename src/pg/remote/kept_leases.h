@@ -2,7 +2,7 @@
 // transaction to the next, and how they are given back. In a backend, on its only thread.
 #pragma once
 
-#include "pg/session/client.h"
+#include "pg/session/leases.h"
 
 namespace polarx {
 

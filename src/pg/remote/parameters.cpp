@@ -1,5 +1,7 @@
 // The session's parameters are kept here: a list for each (sub)transaction level that has changed
 // it, dropped or handed up when the level ends. In a backend, on its only thread.
+#include <initializer_list>
+
 #include "pg/remote/parameters.h"
 #include "pg/prelude.h"
 

@@ -2,7 +2,6 @@
 // as SET does. In a backend, on its only thread.
 #pragma once
 
-#include "pg/session/client.h"
 #include "pg/prelude.h"
 
 namespace polarx {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "pg/remote/parameters.h"
+#include "pg/session/leases.h"
 
 namespace polarx {
 

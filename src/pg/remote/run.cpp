@@ -8,6 +8,7 @@
 #include "engine/poller.h"
 
 #include "pg/remote/run.h"
+#include "pg/session/waits.h"
 #include "pg/prelude.h"
 
 namespace polarx {

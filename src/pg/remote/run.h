@@ -4,7 +4,7 @@
 
 #include "core/time.h"
 
-#include "pg/session/client.h"
+#include "pg/session/leases.h"
 #include "pg/remote/errors.h"
 
 namespace polarx {

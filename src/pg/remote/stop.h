@@ -2,7 +2,6 @@
 // given up. In a backend, on its only thread; nothing here raises an error or is interruptible.
 #pragma once
 
-#include "pg/session/client.h"
 #include "pg/remote/run.h"
 
 namespace polarx {

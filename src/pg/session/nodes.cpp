@@ -1,23 +1,12 @@
 // Foreign servers are looked up by name here, with the right to use them; in a backend, on its only
 // thread.
-#include "pg/session/client.h"
+#include "pg/base/wrappers.h"
+#include "pg/session/nodes.h"
 #include "pg/shared/registry.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
-
-constexpr const char* kWrapper = "polarx_pooler";
-constexpr const char* kWrappers[] = {kWrapper, "postgres_fdw", "dblink_fdw"};
-
-bool IsWrapperOfNodes(const char* name) {
-  for (const char* wrapper : kWrappers) {
-    if (strcmp(name, wrapper) == 0) {
-      return true;
-    }
-  }
-  return false;
-}
 
 void CheckUsage(Oid server, const char* name) {
   const AclResult allowed = pg_foreign_server_aclcheck(server, GetUserId(), ACL_USAGE);
@@ -57,11 +46,11 @@ NodeRef FindDatanode(const char* name) {
   const Oid wrapper_id = form->srvfdw;
   ReleaseSysCache(server);
   const ForeignDataWrapper* wrapper = GetForeignDataWrapper(wrapper_id);
-  if (!IsWrapperOfNodes(wrapper->fdwname)) {
+  if (!IsUsableWrapper(wrapper->fdwname)) {
     ereport(ERROR,
             (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("server \"%s\" is not a datanode", name),
              errdetail("Its foreign-data wrapper is \"%s\".", wrapper->fdwname),
-             errhint("Use a server of polarx_pooler, postgres_fdw or dblink_fdw.")));
+             errhint("Use a server of %s.", kUsableWrappers)));
   }
   return node;
 }
@@ -102,7 +91,7 @@ Oid ClientFindNode(const char* name) {
 
 NodeRef* ClientAllNodes(int* count) {
   RegistryRequire();
-  const Oid wrapper = get_foreign_data_wrapper_oid(kWrapper, false);
+  const Oid wrapper = get_foreign_data_wrapper_oid(kWrapperName, false);
   int room = 16;
   auto* nodes = static_cast<NodeRef*>(palloc(sizeof(NodeRef) * room));
   *count = 0;

@@ -2,7 +2,7 @@
 #include <csignal>
 
 #include "pg/base/backends.h"
-#include "pg/session/client.h"
+#include "pg/session/requests.h"
 #include "pg/prelude.h"
 
 namespace polarx {

@@ -2,7 +2,6 @@
 // thread.
 #pragma once
 
-#include "pg/session/client.h"
 #include "pg/remote/run.h"
 #include "pg/prelude.h"
 

@@ -6,6 +6,7 @@
 #include "pg/shared/registry.h"
 #include "pg/remote/kept_leases.h"
 #include "pg/remote/parameters.h"
+#include "pg/session/park.h"
 #include "pg/sql/utility_hook.h"
 
 #include "pg/prelude.h"

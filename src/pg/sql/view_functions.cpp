@@ -3,7 +3,7 @@
 #include "core/protocol.h"
 
 #include "pg/base/version.h"
-#include "pg/session/client.h"
+#include "pg/session/requests.h"
 #include "pg/shared/registry.h"
 #include "pg/prelude.h"
 

@@ -11,7 +11,8 @@
 
 #include "pg/base/catalog.h"
 #include "pg/base/version.h"
-#include "pg/session/client_state.h"
+#include "pg/session/attachment.h"
+#include "pg/session/requests.h"
 #include "pg/prelude.h"
 
 namespace polarx {

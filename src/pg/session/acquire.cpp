@@ -7,14 +7,16 @@
 #include <utility>
 #include <variant>
 
+#include "core/parking.h"
 #include "core/protocol.h"
 #include "core/time.h"
 #include "engine/pooler_client.h"
-#include "engine/shells.h"
 
-#include "pg/session/client_state.h"
+#include "pg/session/attachment.h"
+#include "pg/session/leases.h"
+#include "pg/session/park.h"
+#include "pg/session/shells.h"
 #include "pg/base/guc.h"
-#include "pg/shared/lease_cells.h"
 #include "pg/shared/lease_count.h"
 #include "pg/prelude.h"
 
@@ -257,7 +259,7 @@ bool AcquireMissing(const NodeRef* nodes, int count, bool sets, PolarxLease** ac
   int parked = 0;
   int missing = 0;
   for (int i = 0; i < count; ++i) {
-    sorted[ClientHasParked(nodes[i].id) ? parked++ : count - ++missing] = nodes[i];
+    sorted[ClientKeepsParked(nodes[i].id) ? parked++ : count - ++missing] = nodes[i];
   }
   if (parked == 0 || missing == 0) {
     return false;

@@ -1,21 +1,17 @@
-// A backend sends frames to the pooler worker, and waits for replies and sockets; on its only
-// thread.
-#include <poll.h>
-
+// A backend sends frames to the pooler worker and waits for replies; on its only thread.
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <new>
 #include <utility>
 #include <variant>
 
 #include "core/protocol.h"
 #include "core/time.h"
 #include "engine/busy_wait.h"
-#include "engine/poller.h"
 #include "engine/pooler_client.h"
 
-#include "pg/session/client_state.h"
+#include "pg/session/attachment.h"
+#include "pg/session/leases.h"
+#include "pg/session/waits.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -47,7 +43,7 @@ void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
       if (lease->attachment == attachment->number &&
           std::find(recall->leases.begin(), recall->leases.end(), lease->id) !=
               recall->leases.end()) {
-        lease->hold.recalled = true;
+        LeaseRecall(lease);
       }
     }
   }
@@ -91,21 +87,6 @@ Taken TakeReply(Attachment* attachment, uint32 request, ErrorText* error) noexce
   }
 }
 
-// poll until `deadline`, signals or not. False: time is over.
-bool PollSocket(int socket, short events, TimePoint deadline) noexcept {
-  pollfd wait = {socket, events, 0};
-  for (;;) {
-    const long left = WaitTime(deadline);
-    const int ready = ::poll(&wait, 1, static_cast<int>(left));
-    if (ready > 0 || (ready < 0 && errno != EINTR)) {
-      return true;
-    }
-    if (deadline != kNever && Now() >= deadline) {
-      return false;
-    }
-  }
-}
-
 BusyPoll busy_poll;  // of waits for replies
 bool corked = false;
 bool corked_several = false;
@@ -115,38 +96,14 @@ bool FlushWhole(Attachment* attachment) noexcept {
   bool sent = attachment->channel.Flush().ok();
   const TimePoint deadline = Now() + std::chrono::milliseconds(kSendLimitMs);
   while (sent && attachment->channel.HasUnsent()) {
-    sent = PollSocket(attachment->channel.fd(), POLLOUT, deadline) && Now() < deadline &&
-           attachment->channel.Flush().ok();
+    sent = ClientWaitSocket(attachment->channel.fd(), WL_SOCKET_WRITEABLE,
+                            MillisecondsUntil(deadline), false) &&
+           Now() < deadline && attachment->channel.Flush().ok();
   }
   if (!sent) {
     ClientHangUp();
   }
   return sent;
-}
-
-// Latch, postmaster death and one socket that changes: made once, for a set is dear.
-struct SocketWait {
-  Poller poller;
-  WaitEventSet* set = nullptr;
-};
-
-SocketWait* OneSocketWait() {
-  alignas(SocketWait) static char memory[sizeof(SocketWait)];
-  static SocketWait* wait = nullptr;
-  if (wait == nullptr) {
-    auto* made = new (memory) SocketWait;
-    if (made->poller.fd() < 0) {
-      ereport(ERROR,
-              (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not make an epoll set: %m")));
-    }
-    made->set = CreateWaitEventSet(TopMemoryContext, 3);
-    AddWaitEventToSet(made->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
-    AddWaitEventToSet(made->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
-    AddWaitEventToSet(made->set, WL_SOCKET_READABLE, made->poller.fd(), nullptr, nullptr);
-    ReserveExternalFD();
-    wait = made;
-  }
-  return wait;
 }
 
 }  // namespace
@@ -185,7 +142,7 @@ void ClientUncork() noexcept {
   }
 }
 
-void ClientLook() noexcept {
+void ClientHeedRecalls() noexcept {
   Attachment* attachment = ClientAttachment();
   while (attachment != nullptr) {
     try {
@@ -237,38 +194,6 @@ Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
       ResetLatch(MyLatch);
     }
     CHECK_FOR_INTERRUPTS();
-  }
-}
-
-bool ClientWaitSocket(int socket, int events, long timeout_ms, bool interruptible) {
-  const TimePoint deadline =
-      timeout_ms < 0 ? kNever : Now() + std::chrono::milliseconds(timeout_ms);
-  const short wanted = static_cast<short>(((events & WL_SOCKET_READABLE) != 0 ? POLLIN : 0) |
-                                          ((events & WL_SOCKET_WRITEABLE) != 0 ? POLLOUT : 0));
-  if (!interruptible) {
-    return PollSocket(socket, wanted, deadline);
-  }
-  const std::uint32_t epoll_events = ((events & WL_SOCKET_READABLE) != 0 ? EPOLLIN : 0u) |
-                                     ((events & WL_SOCKET_WRITEABLE) != 0 ? EPOLLOUT : 0u);
-  SocketWait* wait = OneSocketWait();
-  for (;;) {
-    CHECK_FOR_INTERRUPTS();
-    if (!wait->poller.Add(socket, epoll_events, 0)) {
-      ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-                      errmsg("could not watch the connection to a datanode: %m")));
-    }
-    WaitEvent event;
-    const int ready = WaitEventSetWait(wait->set, WaitTime(deadline), &event, 1, PG_WAIT_EXTENSION);
-    wait->poller.Remove(socket);
-    if (ready == 1 && (event.events & WL_SOCKET_READABLE) != 0) {
-      return true;
-    }
-    if (ready == 1) {
-      ResetLatch(MyLatch);
-    }
-    if (deadline != kNever && Now() >= deadline) {
-      return false;
-    }
   }
 }
 

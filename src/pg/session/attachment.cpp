@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <chrono>
 #include <utility>
+#include <variant>
 
 #include "core/protocol.h"
 #include "core/time.h"
 #include "engine/pooler_client.h"
 
-#include "pg/session/client_state.h"
+#include "pg/session/attachment.h"
+#include "pg/session/leases.h"
 #include "pg/base/backends.h"
 #include "pg/base/guc.h"
+#include "pg/base/wrappers.h"
 #include "pg/shared/lease_cells.h"
 #include "pg/shared/registry.h"
 #include "pg/prelude.h"
@@ -64,7 +67,7 @@ void WaitForWorker(TimePoint deadline, WorkerEntry* entry) {
       ThrowNotReady(entry);
     }
   }
-  if (!OidIsValid(get_extension_oid("polarx_pooler", true))) {
+  if (!OidIsValid(get_extension_oid(kExtensionName, true))) {
     ThrowNotRunning("The extension is not installed in this database.",
                     "Run CREATE EXTENSION polarx_pooler.");
   }
@@ -173,7 +176,7 @@ bool ClientFinishAttach(TimePoint deadline) {
 
 void ClientAttach() {
   if (attachment != nullptr && attachment->confirmed) {
-    ClientLook();
+    ClientHeedRecalls();
   }
   const TimePoint deadline = ClientAttachDeadline();
   while (!ClientBeginAttach(deadline)->confirmed && !ClientFinishAttach(deadline)) {
@@ -194,6 +197,30 @@ void ClientHangUp() noexcept {
   }
   delete old;
   ReleaseExternalFD();
+}
+
+void ClientFreeCells(Attachment* attachment) noexcept {
+  if (attachment->lease_cells == nullptr || std::exchange(attachment->cells_freed, true)) {
+    return;
+  }
+  bool in_use[kCellsOfASession] = {};
+  for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (lease->parking.cell != nullptr) {
+      in_use[lease->parking.cell - attachment->lease_cells] = true;
+    }
+  }
+  if (const auto* granted = std::get_if<protocol::Granted>(&attachment->reply.reply)) {
+    for (const protocol::GrantedLease& lease : granted->leases) {
+      if (lease.cell < kCellsOfASession) {
+        in_use[lease.cell] = true;
+      }
+    }
+  }
+  for (uint32 i = 0; i < kCellsOfASession; ++i) {
+    if (!in_use[i]) {
+      attachment->lease_cells[i].word.store(0);
+    }
+  }
 }
 
 }  // namespace polarx

@@ -2,23 +2,19 @@
 // any time. On its only thread.
 #include <libpq-fe.h>
 #include <poll.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <string_view>
 
 #include "core/parking.h"
 #include "core/time.h"
 #include "engine/busy_wait.h"
 #include "engine/sent_reset.h"
-#include "engine/server_messages.h"
-#include "engine/shells.h"
 
-#include "pg/session/client_state.h"
+#include "pg/session/attachment.h"
+#include "pg/session/park.h"
+#include "pg/session/shells.h"
 #include "pg/base/guc.h"
-#include "pg/shared/lease_cells.h"
 #include "pg/shared/lease_count.h"
 #include "pg/prelude.h"
 
@@ -117,7 +113,7 @@ void GiveBack(PolarxLease* lease) noexcept {
 
 // Parked, in the cell; false: the caller has it still.
 bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
-  ClientTellHold(lease);
+  LeaseTellHold(lease);
   LeaseUnlink(lease);
   switch (parking::Park(lease->parking.cell, *lease->parking.node_cell, lease->id, state)) {
     case parking::Parked::kYes:
@@ -216,44 +212,7 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
   return lease;
 }
 
-// Are these whole messages of those kinds that a datanode sends unasked? An error that nobody asked
-// for is its last word.
-bool WholeUnasked(std::string_view bytes) {
-  while (!bytes.empty() && (bytes.front() == 'A' || bytes.front() == 'N' || bytes.front() == 'S')) {
-    const size_t size = MessageSize(bytes);
-    if (size < kMessageHead || size > bytes.size()) {
-      return false;
-    }
-    bytes.remove_prefix(size);
-  }
-  return bytes.empty();
-}
-
 }  // namespace
-
-bool LeaseUsable(const PolarxLease* lease) noexcept {
-  if (lease->connection.broken || PQstatus(lease->conn) != CONNECTION_OK) {
-    return false;
-  }
-  // A notice may stand before the end of file, so what has come is taken in and looked behind.
-  constexpr int kMostLooks = 64;
-  bool whole = lease->remote.unread_batches == 0;  // no message is cut off before what comes now
-  for (int looks = 0; looks < kMostLooks; ++looks) {
-    char bytes[8192];
-    const ssize_t got =
-        ::recv(PQsocket(lease->conn), bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
-    if (got < 0) {
-      return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
-    }
-    const auto size = static_cast<size_t>(got);
-    whole = whole && size < sizeof(bytes);
-    // Else libpq would take it for part of the next answer.
-    if (size == 0 || (whole && !WholeUnasked({bytes, size})) || PQconsumeInput(lease->conn) != 1) {
-      return false;
-    }
-  }
-  return true;
-}
 
 bool ClientPark(PolarxLease* lease) noexcept {
   return lease->connection.plain && MayPark(lease) && ParkAs(lease, parking::State::kParked);
@@ -277,7 +236,7 @@ bool ClientParkBehindReset(PolarxLease* lease) noexcept {
   return ParkAs(lease, parking::State::kResetSent);
 }
 
-bool ClientHasParked(Oid node) noexcept {
+bool ClientKeepsParked(Oid node) noexcept {
   PolarxLease** place = FindParked(node, GetUserId());
   const PolarxLease* lease = *place;
   if (lease == nullptr) {
@@ -311,7 +270,7 @@ void ClientMakeRoom(const NodeRef* wanted, int count, const NodeRef* kept,
   ClientUncork();
 }
 
-bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) {
+bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) noexcept {
   if (parked_leases == nullptr) {
     return false;
   }

@@ -1,25 +1,22 @@
-// The leases of a backend: their list, cancel, giving back, and what becomes of them when the
-// backend exits; on its only thread.
+// A backend gives its leases back; on its only thread.
 #include <libpq-fe.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <new>
 #include <utility>
-#include <variant>
 
+#include "core/parking.h"
 #include "core/protocol.h"
 #include "core/time.h"
 #include "engine/adopt.h"
 #include "engine/shells.h"
 
-#include "pg/session/client_state.h"
-#include "pg/base/guc.h"
-#include "pg/shared/lease_cells.h"
-#include "pg/shared/lease_count.h"
+#include "pg/session/attachment.h"
+#include "pg/session/leases.h"
+#include "pg/session/park.h"
+#include "pg/session/shells.h"
+#include "pg/session/waits.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -33,7 +30,6 @@ constexpr int kCloseLimitMs = 1000;
 // From there on what a new PGconn costs is little beside what the borrower has done.
 constexpr std::chrono::milliseconds kLongBorrow{5};
 
-PolarxLease* leases = nullptr;
 TimePoint hang_up_until{};  // those that were hung up on together are awaited until then
 
 void IgnoreNotice(void* /*arg*/, const PGresult* /*result*/) {}
@@ -156,7 +152,7 @@ bool GiveBackQuietly(PolarxLease* lease) noexcept {
       proc_exit_inprogress || ClientCorkedSeveral()) {
     return false;
   }
-  ClientTellHold(lease);
+  LeaseTellHold(lease);
   return parking::GiveBack(lease->parking.cell, *lease->parking.node_cell, lease->id) !=
          parking::Parked::kNo;
 }
@@ -196,129 +192,11 @@ void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
   LeaseFree(lease);
 }
 
-bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
-
-// In before_shmem_exit. What is in sync goes back into its pool; the rest the pooler cancels and
-// closes. What is parked or given back in its cell, others may take all the time until the pooler
-// hears of the end.
-void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
-  ClientDropParked();
-  ClientHangUpOn(Any, 0);
-  while (leases != nullptr) {
-    ClientRelease(leases, ReleaseKind::kClean);
-  }
-  ClientHangUp();
-  LeaseCountDropAll();  // a FATAL error in the wait for leases leaves no list of them
-}
-
 }  // namespace
-
-void LeaseFree(PolarxLease* lease) noexcept {
-  LeaseForgetApplied(lease);
-  if (lease->hold.counted != 0) {
-    LeaseCountDrop(lease->node, lease->hold.counted, !ClientLeaseCurrent(lease));
-  }
-  ReleaseExternalFD();
-  pfree(lease);
-}
-
-void LeaseForgetApplied(PolarxLease* lease) noexcept {
-  if (lease->remote.applied != nullptr) {
-    MemoryContextDelete(GetMemoryChunkContext(lease->remote.applied));
-    lease->remote.applied = nullptr;
-  }
-}
-
-void ClientTellHold(const PolarxLease* lease) noexcept {
-  const int64 held = (Now() - lease->hold.since).count();
-  lease->parking.cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 1, UINT32_MAX)));
-}
-
-Shells* ClientShells() {
-  alignas(Shells) static char memory[sizeof(Shells)];
-  static Shells* const shells = new (memory) Shells;  // never destroyed: the process ends first
-  return shells;
-}
-
-void ClientMakeSpares() noexcept {
-  constexpr int kSpares = 4;            // nodes that many sessions are content with
-  constexpr rlim_t kEnoughFiles = 256;  // the server starts only if it can have 58 to itself
-  rlimit limit{};
-  if (max_files_per_process >= static_cast<int>(kEnoughFiles) &&
-      ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= kEnoughFiles) {
-    Shells::MakeSpares(kSpares, std::chrono::seconds(1));
-  }
-}
-
-void ClientCountShells() noexcept {
-  static size_t counted = 0;
-  for (const size_t held = ClientShells()->descriptors(); counted != held;) {
-    if (counted < held) {
-      ReserveExternalFD();
-      ++counted;
-    } else {
-      ReleaseExternalFD();
-      --counted;
-    }
-  }
-}
-
-void LeaseAppend(PolarxLease* const* added, int count) noexcept {
-  PolarxLease** link = &leases;
-  while (*link != nullptr) {
-    link = &(*link)->next;
-  }
-  for (int i = 0; i < count; ++i) {
-    *link = added[i];
-    link = &added[i]->next;
-  }
-  *link = nullptr;
-}
-
-void LeaseUnlink(const PolarxLease* lease) noexcept {
-  for (PolarxLease** link = &leases; *link != nullptr; link = &(*link)->next) {
-    if (*link == lease) {
-      *link = lease->next;
-      return;
-    }
-  }
-}
-
-void ClientPrepareExit() {
-  static bool prepared = false;
-  if (!prepared) {
-    before_shmem_exit(GiveBackAtExit, 0);
-    prepared = true;
-  }
-}
-
-void ClientFreeCells(Attachment* attachment) noexcept {
-  if (attachment->lease_cells == nullptr || std::exchange(attachment->cells_freed, true)) {
-    return;
-  }
-  bool in_use[kCellsOfASession] = {};
-  for (const PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
-    if (lease->parking.cell != nullptr) {
-      in_use[lease->parking.cell - attachment->lease_cells] = true;
-    }
-  }
-  if (const auto* granted = std::get_if<protocol::Granted>(&attachment->reply.reply)) {
-    for (const protocol::GrantedLease& lease : granted->leases) {
-      if (lease.cell < kCellsOfASession) {
-        in_use[lease.cell] = true;
-      }
-    }
-  }
-  for (uint32 i = 0; i < kCellsOfASession; ++i) {
-    if (!in_use[i]) {
-      attachment->lease_cells[i].word.store(0);
-    }
-  }
-}
 
 void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
   if (NeedsLook(lease)) {
-    ClientLook();
+    ClientHeedRecalls();
   }
   NoteBorrower(lease);
   kind = CorrectedKind(lease, kind);
@@ -329,7 +207,7 @@ void ClientRelease(PolarxLease* lease, ReleaseKind kind) noexcept {
 
 void ClientReturn(PolarxLease* lease) noexcept {
   if (NeedsLook(lease)) {
-    ClientLook();
+    ClientHeedRecalls();
   }
   GiveUp(lease, CorrectedKind(lease, ReleaseKind::kClean));
 }
@@ -344,15 +222,15 @@ void ClientParkOrRelease(PolarxLease* lease) noexcept {
 
 void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept {
   bool look = false;
-  for (const PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+  for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     look = look || (wanted(lease, level) && NeedsLook(lease));
   }
   if (!look) {
     return;
   }
-  ClientLook();
+  ClientHeedRecalls();
   hang_up_until = Now() + std::chrono::milliseconds(kCloseLimitMs);
-  for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     if (!ClientLeaseCurrent(lease) && wanted(lease, level)) {
       (void)::shutdown(PQsocket(lease->conn), SHUT_WR);
       lease->connection.hung_up = true;
@@ -365,46 +243,6 @@ void ClientCancel(PolarxLease* lease) noexcept {
   if (ClientLeaseCurrent(lease)) {
     (void)ClientSend(protocol::Cancel{.lease = lease->id});
   }
-}
-
-void ClientConfirm() {
-  // What this backend hears of while it waits is not answered.
-  const uint64 epoch = ClientCatalogEpoch();
-  const uint32 request = ClientNextRequest();
-  const Attachment* attachment = ClientAttachment();
-  if (attachment == nullptr || !attachment->confirmed) {
-    return;  // then no lease is current, and none will be kept
-  }
-  if (!ClientSend(protocol::Confirm{.request = request})) {
-    return;
-  }
-  // No statement_timeout ends a wait within COMMIT.
-  const TimePoint deadline = Now() + std::chrono::seconds(parameters.pooler_connect_timeout);
-  ErrorText error;
-  bool answered = false;
-  switch (ClientAwait(request, deadline, &error)) {
-    case Awaited::kReply:
-      answered = true;
-      break;
-    case Awaited::kFailed:
-      ThrowError(&error);
-    case Awaited::kTimeout:
-      break;
-    case Awaited::kGone:
-      return;
-  }
-  for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {
-    lease->hold.recalled =
-        lease->hold.recalled || (!answered && lease->hold.catalog_epoch != epoch);
-    lease->hold.catalog_epoch = epoch;
-  }
-}
-
-PolarxLease* ClientLeases() { return leases; }
-
-bool ClientLeaseCurrent(const PolarxLease* lease) {
-  const Attachment* attachment = ClientAttachment();
-  return attachment != nullptr && attachment->number == lease->attachment;
 }
 
 }  // namespace polarx
