@@ -9,30 +9,33 @@ namespace polarx {
 // An error as plain data that outlives its PGresult; palloc'd with its texts, NULL where there is
 // none.
 struct RemoteError {
-  int sqlstate;  // as MAKE_SQLSTATE makes it
+  // The code as MAKE_SQLSTATE makes it.
+  int sqlstate;
   const char* message;
   const char* detail;
   const char* hint;
   const char* context;
-  const char* object_names[5];  // in the order of kObjectFields in the .cpp
+  // Schema, table, column, data type, constraint.
+  const char* object_names[5];
 };
 
 // Copies the datanode's error.
 RemoteError* CopyRemoteError(const pg_result* result);
-// An error of our own, in the same form.
+// Makes an error of our own, in the same form.
 RemoteError* MakeRemoteError(int sqlstate, const char* message, const char* detail,
                              const char* hint);
-// 08006 `connection to datanode "…" was lost`; the reason is `result`'s, or libpq's last one.
+// Makes an 08006 `connection to datanode "…" was lost`; the reason is `result`'s, or libpq's last
+// one.
 RemoteError* MakeConnectionLost(const PolarxLease* lease, const pg_result* result);
 
-// Does the datanode, or libpq, end the connection with this error?
+// Returns whether the datanode, or libpq, ends the connection with this error.
 bool EndsConnection(const pg_conn* conn, const pg_result* result);
 
-// ereport(ERROR) with the context `statement on datanode "…": …`.
+// Raises the error with the context `statement on datanode "…": …`.
 [[noreturn]] void RaiseRemoteError(const RemoteError* error, const PolarxLease* lease,
                                    const char* sql);
 
-// A NoticeReceiver: the datanode's notices and warnings become local ones. `arg`: the lease.
+// Is a NoticeReceiver: the datanode's notices and warnings become local ones. `arg`: the lease.
 void ForwardNotice(void* arg, const pg_result* result);
 
 }  // namespace polarx

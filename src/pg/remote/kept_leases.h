@@ -6,16 +6,16 @@
 
 namespace polarx {
 
-// Is the lease one of the transactions', not borrowed and not of an autocommit statement?
+// Returns whether the lease is the transactions', not borrowed and not of an autocommit statement.
 bool TransactionOwns(const PolarxLease* lease);
-// May the lease stay with the session when its transaction ends? No ereport.
+// Returns whether the lease may stay with the session when its transaction ends. No ereport.
 bool TransactionKeeps(const PolarxLease* lease);
 
-// The nodes on which the current role has a transaction open; palloc'd.
+// Returns the nodes on which the current role has a transaction open; palloc'd.
 NodeRef* TransactionNodes(int* count);
-// The lease of the current role's transaction on that node; NULL: there is none.
+// Returns the lease of the current role's transaction on that node, NULL if there is none.
 PolarxLease* TransactionLease(Oid node);
-// Has this session a transaction open on the node, under whatever role?
+// Returns whether this session has a transaction open on the node, under whatever role.
 bool TransactionOpenOn(Oid node);
 
 // The transaction on the datanode has ended. No ereport.

@@ -10,22 +10,27 @@ namespace polarx {
 struct SessionParameter {
   Oid role;
   char* name;
-  char* value;        // for the rest of the session; NULL: only local_value counts
-  uint64 change;      // number of the change that brought `value`
-  char* local_value;  // until the local transaction ends; NULL: none
+  // The value for the rest of the session; NULL: only local_value counts.
+  char* value;
+  // The number of the change that brought `value`.
+  uint64 change;
+  // The value until the local transaction ends; NULL: there is none.
+  char* local_value;
   SessionParameter* next;
 };
 
-// The list as the current (sub)transaction sees it, what was set last comes last; NULL: empty.
+// Returns the list as the current (sub)transaction sees it, what was set last comes last; NULL if
+// it is empty.
 const SessionParameter* SessionParameters();
-// Another one after every change and after every rollback of one; 0 while there are none.
+// Returns another number after every change and after every rollback of one; 0 while there are no
+// parameters.
 uint64 SessionParametersVersion();
-// Has the current role any, local ones included or not?
+// Returns whether the current role has any, local ones included or not.
 bool SessionParametersAny(bool with_local);
 
-// For the current role. Undone if the (sub)transaction is rolled back.
+// Sets a parameter for the current role; undone if the (sub)transaction is rolled back.
 void SessionParametersSet(const char* name, const char* value, bool is_local);
-// Likewise; all of `role`, or, InvalidOid, of every role.
+// Forgets all parameters of `role`, or of every role (InvalidOid); undone likewise.
 void SessionParametersForget(Oid role);
 
 // --- for the callback of module.cpp; no ereport --------------------------------------------------

@@ -14,23 +14,24 @@ struct StatementText {
   const char* sql;
   int count;
   const char* const* values;
-  bool plain;  // it leaves nothing behind in the remote session, as far as its first word tells
+  // The statement leaves nothing behind in the remote session, as far as its first word tells.
+  bool plain;
 };
 
 // Takes the rows. `take` is called with each row (one tuple), and once with a result of no tuple
-// after the last: in the order of the runs, a run's rows together. May ereport.
+// after the last: in the order of the runs, a run's rows together. It may ereport.
 struct RowSink {
   void (*take)(RowSink* sink, const PolarxLease* lease, const pg_result* result);
 };
 
 enum class RunState {
-  kStale,      // reads results of batches that were sent without awaiting
-  kPrefix,     // reads results of the commands in front of the statement
-  kStatement,  // reads the statement's results
-  kEnd,        // reads what follows them, up to the point where the connection is in sync
-  kDone,       // in sync
-  kFailed,     // the statement has failed; in sync, or the lease is broken
-  kLost,       // the connection is lost; the lease is broken
+  kStale,      // the run reads results of batches that were sent without awaiting
+  kPrefix,     // it reads results of the commands in front of the statement
+  kStatement,  // it reads the statement's results
+  kEnd,        // it reads what follows them, up to the point where the connection is in sync
+  kDone,       // the statement has succeeded, the connection is in sync
+  kFailed,     // the statement has failed; the connection is in sync, or the lease is broken
+  kLost,       // the connection is lost, the lease is broken
 };
 
 // A statement under way on one lease. Plain data, palloc'd.
@@ -38,12 +39,18 @@ struct RemoteRun {
   PolarxLease* lease;
   const char* sql;
   RunState state;
-  int prefix;  // commands in front of the statement whose results are not read
+  // How many commands in front of the statement have results that are not read.
+  int prefix;
+  // The connection is in pipeline mode.
   bool pipeline;
+  // libpq has bytes that the socket did not take.
   bool unsent;
-  bool held;           // lease->result waits to be taken by the sink
-  RemoteError* error;  // of kFailed and kLost
-  char tag[64];        // command tag of kDone
+  // lease->remote.result waits until the sink may take it.
+  bool held;
+  // Why the run is kFailed or kLost.
+  RemoteError* error;
+  // The command tag of a run that is kDone.
+  char tag[64];
 };
 
 // --- leases --------------------------------------------------------------------------------------
@@ -58,9 +65,10 @@ void LeasePost(PolarxLease* lease, const char* const* commands, int count) noexc
 
 // --- runs ----------------------------------------------------------------------------------------
 
-// Queues a statement in the pipeline, in front of the one that RemoteStart sends. False: broken.
+// Queues a statement in the pipeline, in front of the one that RemoteStart sends. Returns false if
+// the lease is broken. The second one is for a command without parameters.
 bool RemoteQueue(PolarxLease* lease, const StatementText* text);
-bool RemoteQueue(PolarxLease* lease, const char* command);  // without parameters
+bool RemoteQueue(PolarxLease* lease, const char* command);
 
 // Sends the statement, behind `prefix` queued ones if the lease is in pipeline mode. It does not
 // wait; a failure to send is a kLost.
@@ -74,7 +82,7 @@ bool RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise,
 
 // For stop.cpp: takes what has come of one run, without rows; returns whether it has ended.
 bool RemoteAdvance(RemoteRun* run);
-// Waits until the run can go on. False: `deadline` has come.
+// Waits until the run can go on. Returns false if `deadline` has come.
 bool RemoteWait(const RemoteRun* run, TimePoint deadline, bool interruptible);
 
 inline bool RemoteEnded(const RemoteRun* run) { return run->state >= RunState::kDone; }

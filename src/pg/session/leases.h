@@ -1,15 +1,17 @@
 // The leases of a backend: what it holds, how it acquires and gives back. On its only thread.
 //
-// What becomes of a lease and its PGconn. What is not parked is freed, and its PGconn kept for the
-// next lease if nothing is left in it:
+// What the verbs do to a lease. What is not parked or kept is freed; its PGconn stays with the
+// session for the next lease, unless the connection is closed or libpq's buffers have grown.
 //
-//   verb                  parks            resets                     closes the connection
-//   ClientPark            if plain         never                      never
-//   ClientParkOrRelease   as it is         if it cannot be parked     as ClientRelease
-//   ClientRelease         behind a reset   always, session or pooler  kClose, out of sync, no
-//   pooler ClientReturn          never            always, the pooler         out of sync, no pooler
-//   LeaseGiveBack         if plain         as ClientRelease           as ClientRelease
-//   ClientCancel          never            never                      never
+//   verb                   parks            resets                    closes the connection
+//   ClientPark             if plain         no                        no
+//   ClientParkOrRelease    as it is         unless parked             as ClientRelease
+//   ClientRelease          behind a reset   session or pooler does    kClose, or out of sync
+//   ClientReturn           no               the pooler does           if out of sync
+//   LeaseGiveBack          if plain         unless parked or kept     if out of sync
+//   ClientCancel           no               no                        no
+//
+// A lease that no pooler worker takes back is closed by all of them.
 #pragma once
 
 #include <cstdint>
@@ -32,74 +34,106 @@ struct LeaseCell;
 struct NodeCell;
 struct Shell;
 
-// Since when a session holds the lease, and whether it may go on; session/ writes it.
+// Since when the session holds the lease, and whether it may go on. session/ writes it.
 struct LeaseHold {
-  uint64 counted;        // generation that it is counted for in lease_count.h; 0: not counted
-  uint64 catalog_epoch;  // ClientCatalogEpoch() up to which it is known to be the role's due
-  TimePoint since;       // it was acquired, or taken again
-  bool recalled;         // it goes back at the end of the transaction at the latest
+  // The worker's generation that lease_count.h counts the lease for; 0: it is not counted.
+  uint64 counted;
+  // Up to this ClientCatalogEpoch() the lease is known to be its role's due.
+  uint64 catalog_epoch;
+  // When the session acquired the lease, or took it into use again.
+  TimePoint since;
+  // The session gives the lease back at the end of the transaction at the latest.
+  bool recalled;
 };
 
-// What is known of its connection; session/ writes it, others by the functions below.
+// What is known of the lease's connection. session/ writes it, others by the functions below.
 struct LeaseConnection {
-  bool broken;     // lost or out of sync: the datanode is to close it
-  bool cancelled;  // a cancel was sent that no result has shown yet: it may still strike what is
-                   // sent next, so nothing but a release should follow
-  bool plain;      // the statements on it have left nothing behind, as far as is known
-  bool bulky;      // libpq's buffers have grown for what came: the PGconn ends with the lease
-  bool stretched;  // a borrower had the time to make them grow: likewise
-  bool hung_up;    // ClientHangUpOn has told the datanode to close it
+  // It is lost or out of sync: the datanode is to close it.
+  bool broken;
+  // A cancel was sent that no result has shown yet. It may still strike what is sent next, so
+  // nothing but a release should follow.
+  bool cancelled;
+  // The statements on it have left nothing behind in the datanode's session, as far as is known.
+  bool plain;
+  // libpq's buffers have grown for what came, or a borrower had the time to make them grow: the
+  // PGconn ends with the lease.
+  bool bulky;
+  bool stretched;
+  // ClientHangUpOn has told the datanode to close it.
+  bool hung_up;
 };
 
-// Where the session may park it; session/park writes it.
+// Where the session may park the lease. session/park writes it.
 struct LeaseParking {
-  LeaseCell* cell;  // null: nowhere
+  // The lease's cell and its node's in shared memory; null if the lease cannot be parked.
+  LeaseCell* cell;
   const NodeCell* node_cell;
-  Oid session_user;    // when it was parked
-  bool reset_sent;     // the answer is unread: it is parked, or about to be released
-  size_t answer_size;  // of that answer, which has come; 0: it has not, as far as is known
-  bool answer_is_new;  // it has come just now, and nothing behind it
+  // The session user when the lease was parked.
+  Oid session_user;
+  // The session has sent a reset whose answer is unread: the lease is parked or about to be
+  // released.
+  bool reset_sent;
+  // The size of that answer, once it has come; 0: it has not, as far as is known.
+  size_t answer_size;
+  // That answer has come just now, and nothing behind it.
+  bool answer_is_new;
 };
 
-// The transaction and the statements on the datanode; remote/ writes it.
+// The transaction and the statements on the datanode. remote/ writes it; levels are nest levels of
+// the local transaction, 0: none.
 struct LeaseRemote {
-  int begin_level;      // local nest level that it belongs to: rolled back there, it ends; 0: none
-  int base_level;       // level without a savepoint there: that of the transaction itself
-  int level;            // level it has reached, by savepoints s<base_level + 1>, …; 0: none
-  int release_level;    // savepoint to be released in front of the next statement; 0: none
-  int read_only_level;  // level since which it is READ ONLY; 0: it is not
-  int unread_batches;   // sent without awaiting; their results come before the next statement's
-  bool busy;            // a statement has been sent whose results are not all read
-  bool autocommit;      // it runs one statement outside the local transaction
-  pg_result* result;    // the last one that was read
-  AppliedParameters* applied;  // what it was given of the session's parameters; null: nothing
+  // The level that the remote transaction belongs to: where that is rolled back, it ends.
+  int begin_level;
+  // The level of the remote transaction itself, which has no savepoint.
+  int base_level;
+  // The level that the remote transaction has reached, by savepoints s<base_level + 1>, ….
+  int level;
+  // The savepoint that is to be released in front of the next statement.
+  int release_level;
+  // The level since which the remote transaction is READ ONLY.
+  int read_only_level;
+  // Batches that were sent without awaiting; their results come before the next statement's.
+  int unread_batches;
+  // A statement has been sent whose results are not all read.
+  bool busy;
+  // The lease runs one statement outside the local transaction.
+  bool autocommit;
+  // The result that was read last, if it is not cleared yet.
+  pg_result* result;
+  // What the datanode's session was given of the session's parameters; null: nothing.
+  AppliedParameters* applied;
 };
 
-// Who uses it through the C interface, and then runs its transactions; sql/c_interface writes it,
-// and parking ends it.
+// Who uses the lease through the C interface, and then runs its transactions. sql/c_interface
+// writes it, and parking ends it.
 struct LeaseBorrower {
   bool present;
-  int level;  // nest level of the (sub)transaction it was acquired in
+  // The nest level of the (sub)transaction that the lease was acquired in.
+  int level;
 };
 
 }  // namespace polarx
 
-// The opaque type of the C interface. All leases of this backend are in one list. What stands
-// directly in it is set when it is acquired.
+// The opaque type of the C interface. What stands directly in it is set when it is acquired.
 struct PolarxLease {
-  uint64 id;          // in the pooler
-  uint64 attachment;  // number of this backend's attachment that it came by
-  Oid node;           // foreign server
-  Oid role;           // who acquired it
+  // The pooler's number of the lease, and this backend's number of the attachment it came by.
+  uint64 id;
+  uint64 attachment;
+  // The foreign server, its name, and the role that acquired the lease.
+  Oid node;
   char node_name[NAMEDATALEN];
+  Oid role;
+  // The connection; `shell` has it in it.
   pg_conn* conn;
-  polarx::Shell* shell;  // has conn in it
-  int backend_pid;       // of the datanode
+  polarx::Shell* shell;
+  // The process of the datanode.
+  int backend_pid;
   polarx::LeaseHold hold;
   polarx::LeaseConnection connection;
   polarx::LeaseParking parking;
   polarx::LeaseRemote remote;
   polarx::LeaseBorrower borrower;
+  // The next one in the list of this backend's leases.
   PolarxLease* next;
 };
 

@@ -7,22 +7,26 @@
 
 namespace polarx {
 
-// A RowSink that stores; palloc'd.
+// A RowSink that stores; palloc'd. Its functions write it.
 struct RowStore : RowSink {
   const char* sql;
   Tuplestorestate* rows;
   TupleDesc columns;
   AttInMetadata* input;
-  MemoryContext row_context;  // reset after every row
+  // A context that is reset after every row.
+  MemoryContext row_context;
   Datum* values;
   bool* nulls;
-  int first;                  // 1 if the first column is the node's name, else 0
-  const PolarxLease* lease;   // whose rows are being taken
-  int column;                 // being read from its text, -1: none
+  // The number of the first column that the datanode fills: 1 behind the node's name, else 0.
+  int first;
+  // The lease whose rows are being taken.
+  const PolarxLease* lease;
+  // The column that is being read from its text, -1: none.
+  int column;
   ErrorContextCallback context;
 };
 
-// Prepares the function's result as its column definition list says; 42601 without one.
+// Prepares the function's result as its column definition list says; raises 42601 without one.
 // `with_node`: the first column, name or text, is the node's name. Until RowStoreEnd an error that
 // arises while a value is read names the column, the node and the statement.
 RowStore* RowStoreBegin(FunctionCallInfo fcinfo, const char* sql, bool with_node);

@@ -7,12 +7,13 @@
 
 namespace polarx {
 
-// Argument `index`, the node: 22004 if NULL, and the errors of ClientResolveNode.
+// Reads argument `index`, the node. Raises 22004 if it is NULL, and the errors of
+// ClientResolveNode.
 void NodeArgument(FunctionCallInfo fcinfo, int index, NodeRef* node);
 
-// Arguments `index`, the statement, and `index` + 1, its parameters, if the function has them.
-// 22004 for a NULL statement, 2D000 for transaction control, 0A000 for COPY, 2202E for parameters
-// in more than one dimension.
+// Reads arguments `index`, the statement, and `index` + 1, its parameters, if the function has
+// them. Raises 22004 for a NULL statement, 2D000 for transaction control, 0A000 for COPY, 2202E for
+// parameters in more than one dimension.
 void StatementArguments(FunctionCallInfo fcinfo, int index, bool with_parameters,
                         StatementText* statement);
 
