@@ -276,7 +276,7 @@ bool FinishMany(Group* group, TimePoint deadline) {
     }
   }
   DeletePoller(group);
-  return in_time;
+  return group->ended == group->count;
 }
 
 bool Send(PGconn* conn, const StatementText* text) {

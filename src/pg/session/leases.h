@@ -11,7 +11,7 @@
 //   LeaseGiveBack          if plain         unless parked or kept     if out of sync
 //   ClientCancel           no               no                        no
 //
-// A lease that no pooler worker takes back is closed by all of them.
+// A lease that no pooler worker takes back is never parked, and closed by its release.
 #pragma once
 
 #include <cstdint>

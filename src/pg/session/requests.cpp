@@ -28,10 +28,15 @@ bool Send(Build build) noexcept {
   }
 }
 
-// The reply is in the attachment afterwards.
-void Await(uint32 request, bool sent) {
+// Attaches, sends the request that `build` makes of its number, and awaits the reply, which is in
+// the attachment afterwards.
+template <typename Build>
+void Ask(Build build) {
+  ClientAttach();
+  const uint32 request = ClientNextRequest();
   ErrorText error;
-  switch (sent ? ClientAwait(request, kNever, &error) : Awaited::kGone) {
+  switch (Send([&] { return build(request); }) ? ClientAwait(request, kNever, &error)
+                                               : Awaited::kGone) {
     case Awaited::kReply:
       return;
     case Awaited::kFailed:
@@ -120,56 +125,44 @@ int64 NumberReplied() {
 }  // namespace
 
 void ClientShow(protocol::View view, ReturnSetInfo* result) {
-  ClientAttach();
-  const uint32 request = ClientNextRequest();
-  Await(request, Send([=] { return protocol::Show{.request = request, .view = view}; }));
+  Ask([=](uint32 request) { return protocol::Show{.request = request, .view = view}; });
   StoreRows(result);
 }
 
 void ClientPing(const NodeRef* nodes, int count, ReturnSetInfo* result) {
-  ClientAttach();
-  const uint32 request = ClientNextRequest();
   const Oid role = GetUserId();
-  Await(request, Send([=] {
-          protocol::Ping ping{.request = request, .role = role, .nodes = {}};
-          for (int i = 0; i < count; ++i) {
-            ping.nodes.push_back(nodes[i].id);
-          }
-          return ping;
-        }));
+  Ask([=](uint32 request) {
+    protocol::Ping ping{.request = request, .role = role, .nodes = {}};
+    for (int i = 0; i < count; ++i) {
+      ping.nodes.push_back(nodes[i].id);
+    }
+    return ping;
+  });
   StoreRows(result);
 }
 
 int64 ClientClean(Oid node, const char* remote_user) {
-  ClientAttach();
-  const uint32 request = ClientNextRequest();
-  Await(request, Send([=] {
-          return protocol::Clean{.request = request,
-                                 .node = node,
-                                 .remote_user = remote_user != nullptr ? remote_user : ""};
-        }));
+  Ask([=](uint32 request) {
+    return protocol::Clean{
+        .request = request, .node = node, .remote_user = remote_user != nullptr ? remote_user : ""};
+  });
   return NumberReplied();
 }
 
 void ClientReload() {
-  ClientAttach();
-  const uint32 request = ClientNextRequest();
-  Await(request, Send([=] { return protocol::Reload{.request = request}; }));
+  Ask([](uint32 request) { return protocol::Reload{.request = request}; });
   (void)NumberReplied();
 }
 
 void ClientPause(Oid node, bool paused) {
-  ClientAttach();
-  const uint32 request = ClientNextRequest();
-  Await(request,
-        Send([=] { return protocol::Pause{.request = request, .node = node, .paused = paused}; }));
+  Ask([=](uint32 request) {
+    return protocol::Pause{.request = request, .node = node, .paused = paused};
+  });
   (void)NumberReplied();
 }
 
 void ClientResetStats() {
-  ClientAttach();
-  const uint32 request = ClientNextRequest();
-  Await(request, Send([=] { return protocol::ResetStats{.request = request}; }));
+  Ask([](uint32 request) { return protocol::ResetStats{.request = request}; });
   (void)NumberReplied();
 }
 
@@ -179,9 +172,9 @@ bool ClientCheckNodes() {
     ClientAttach();
     AcceptInvalidationMessages();
     const RawCatalog* catalog = CatalogReadServers();
-    const uint32 request = ClientNextRequest();
-    Await(request,
-          Send([=] { return protocol::Check{.request = request, .nodes = BuildNodes(*catalog)}; }));
+    Ask([=](uint32 request) {
+      return protocol::Check{.request = request, .nodes = BuildNodes(*catalog)};
+    });
     if (NumberReplied() != 0) {
       return true;
     }
@@ -190,11 +183,9 @@ bool ClientCheckNodes() {
 }
 
 int* ClientHolders(const char* node_name, int* count) {
-  ClientAttach();
-  const uint32 request = ClientNextRequest();
-  Await(request, Send([=] {
-          return protocol::Show{.request = request, .view = protocol::View::kConnections};
-        }));
+  Ask([](uint32 request) {
+    return protocol::Show{.request = request, .view = protocol::View::kConnections};
+  });
   protocol::Rows* rows = RowsReplied();
   int* pids = static_cast<int*>(palloc(sizeof(int) * (rows->rows.size() + 1)));
   *count = 0;
