@@ -6,15 +6,16 @@
 
 namespace polarx {
 
-FailureScope ScopeOfFailure(const std::string& code) {
+FailureScope ScopeOfFailure(const std::string& code, ConnectReach reach) {
   // 08: connection trouble; 53: the server lacks something; 57: shutting down, starting up. But
   // descriptors are what this process lacks.
   if (code == sqlstate::kOutOfDescriptors) {
     return FailureScope::kSelf;
   }
   const std::string error_class = code.substr(0, 2);
-  return error_class == "08" || error_class == "53" || error_class == "57" ? FailureScope::kNode
-                                                                           : FailureScope::kPool;
+  const bool unreachable = error_class == "08" && reach == ConnectReach::kNothing;
+  return unreachable || error_class == "53" || error_class == "57" ? FailureScope::kNode
+                                                                   : FailureScope::kPool;
 }
 
 bool HoldOff::Fail(const Status& status, TimePoint now, double jitter) {

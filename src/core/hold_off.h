@@ -13,8 +13,17 @@ enum class FailureScope {
   kSelf,  // this process lacks something: that pool alone, and nothing is known of the node
 };
 
-// By the SQLSTATE of a failed connect.
-FailureScope ScopeOfFailure(const std::string& sqlstate);
+// How far a failed connect came.
+enum class ConnectReach {
+  kNothing,  // nothing has answered: no route, refused, silent, or something else than a datanode
+  kServer,   // a datanode has said something in PostgreSQL's protocol, so it is up
+};
+
+// By the SQLSTATE of a failed connect and how far it came. A datanode that has begun to talk and
+// then falls silent or hangs up may do so to one role alone (its authentication hangs): that
+// concerns the pool.
+FailureScope ScopeOfFailure(const std::string& sqlstate,
+                            ConnectReach reach = ConnectReach::kNothing);
 
 class HoldOff {
  public:

@@ -1,6 +1,8 @@
 // What a datanode asks of who connects, looked at before libpq does it; pure functions over bytes.
 #include "engine/authentication.h"
 
+#include "engine/server_messages.h"
+
 namespace polarx {
 namespace {
 
@@ -36,6 +38,14 @@ Status Refusal(const std::string& node_name, const std::string& why) {
 }
 
 }  // namespace
+
+bool BeginsAnswer(std::string_view bytes) {
+  constexpr std::string_view kTypes = "REvN";  // authentication, error, version, notice
+  constexpr std::size_t kLongest = 30000;      // as libpq has it
+  const std::size_t size = MessageSize(bytes);
+  return size >= kMessageHead && size <= kLongest &&
+         kTypes.find(bytes.front()) != std::string_view::npos;
+}
 
 Status CheckAuthentication(const std::string& node_name, std::string_view bytes) {
   constexpr std::size_t kHeader = 9;

@@ -184,8 +184,11 @@ void Datanode::PollConnect() {
   if (PQstatus(conn_) == CONNECTION_AWAITING_RESPONSE) {
     char begin[1024];
     const ssize_t got = recv(watched_, begin, sizeof(begin), MSG_PEEK | MSG_DONTWAIT);
-    Status status = CheckAuthentication(
-        connect_.node_name, {begin, static_cast<std::size_t>(std::max<ssize_t>(got, 0))});
+    const std::string_view come(begin, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    if (BeginsAnswer(come)) {
+      reach_ = ConnectReach::kServer;
+    }
+    Status status = CheckAuthentication(connect_.node_name, come);
     if (!status.ok()) {
       FailConnect(std::move(status));
       return;
@@ -229,7 +232,7 @@ void Datanode::FailConnect(Status status, bool pool_limit) {
   FreeConnection();
   host_->SetDeadline(slot_, kNever);
   phase_ = Phase::kFinished;
-  host_->Report(ConnectFailed{slot_, std::move(status), pool_limit});
+  host_->Report(ConnectFailed{slot_, std::move(status), pool_limit, reach_});
 }
 
 // --- cancelling and closing ---------------------------------------------------------------------

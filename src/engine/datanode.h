@@ -93,6 +93,7 @@ class Datanode {
   std::vector<std::string> addresses_;  // of the host, where its name was looked up
   std::size_t address_ = 0;             // the one under way
   std::string helper_key_;              // host and port
+  ConnectReach reach_ = ConnectReach::kNothing;
   RunOrder run_;
   std::optional<AnswerReader> sent_answer_;  // of run_'s first statement, while that is awaited
   std::size_t statement_ = 0;                // of run_: the next one

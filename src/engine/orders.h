@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/hold_off.h"
 #include "core/node.h"
 #include "core/protocol.h"
 #include "core/slot.h"
@@ -77,6 +78,7 @@ struct ConnectFailed {
   SlotId slot = 0;
   Status status;
   bool pool_limit = false;  // the limit of that role or database is reached, not the datanode's
+  ConnectReach reach = ConnectReach::kNothing;  // over all addresses that were tried
 };
 
 struct RunDone {

@@ -144,7 +144,7 @@ void Pooler::Impl::On(Connected& done, TimePoint now) {
 void Pooler::Impl::On(ConnectFailed& done, TimePoint now) {
   if (Slot* slot = book_.FindSlot(done.slot); slot != nullptr) {
     const FailureScope scope =
-        done.pool_limit ? FailureScope::kPool : ScopeOfFailure(done.status.sqlstate());
+        done.pool_limit ? FailureScope::kPool : ScopeOfFailure(done.status.sqlstate(), done.reach);
     book_.OnConnectFailed(slot, done.status, scope, now);
   }
 }

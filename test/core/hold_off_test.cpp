@@ -23,6 +23,16 @@ TEST(ScopeOfFailure, TellsTheNodesTroubleFromThePools) {
   EXPECT_EQ(ScopeOfFailure("53000"), FailureScope::kSelf) << "this process has no descriptor";
 }
 
+TEST(ScopeOfFailure, WhatFailsBehindTheFirstAnswerConcernsThePool) {
+  const ConnectReach server = ConnectReach::kServer;
+  EXPECT_EQ(ScopeOfFailure("08001", server), FailureScope::kPool) << "its authentication hangs";
+  EXPECT_EQ(ScopeOfFailure("08P01", server), FailureScope::kPool);
+  EXPECT_EQ(ScopeOfFailure("28P01", server), FailureScope::kPool);
+  EXPECT_EQ(ScopeOfFailure("57P03", server), FailureScope::kNode) << "the datanode says so itself";
+  EXPECT_EQ(ScopeOfFailure("53300", server), FailureScope::kNode);
+  EXPECT_EQ(ScopeOfFailure("53000", server), FailureScope::kSelf);
+}
+
 TEST(HoldOff, DoublesUpToItsLongestDelay) {
   HoldOff hold_off;
   EXPECT_TRUE(hold_off.Permits(kStart));

@@ -54,5 +54,17 @@ TEST(CheckAuthentication, LeavesNonsenseToLibpq) {
   EXPECT_TRUE(Check(std::string("R\0\0\0\0\0\0\0\x0b,i=9999999", 19)).ok());
 }
 
+TEST(BeginsAnswer, TellsAServerFromOtherServices) {
+  EXPECT_TRUE(BeginsAnswer(Request(0, "")));
+  EXPECT_TRUE(BeginsAnswer(Request(10, "SCRAM-SHA-256").substr(0, 5)));
+  EXPECT_TRUE(BeginsAnswer("E" + Request(0, "").substr(1)));
+  EXPECT_FALSE(BeginsAnswer(""));
+  EXPECT_FALSE(BeginsAnswer("R"));
+  EXPECT_FALSE(BeginsAnswer("SSH-2.0-OpenSSH_9.2\r\n"));
+  EXPECT_FALSE(BeginsAnswer("HTTP/1.1 400 Bad Request\r\n"));
+  EXPECT_FALSE(BeginsAnswer("Ecould not fork new process for connection\n")) << "version 2";
+  EXPECT_FALSE(BeginsAnswer(std::string(100, '\0')));
+}
+
 }  // namespace
 }  // namespace polarx

@@ -1,108 +1,18 @@
 // A worker thread and its connections against a scripted datanode.
-#include "engine/worker.h"
-
-#include <gtest/gtest.h>
-#include <libpq-fe.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
+#include <thread>
 
-#include "fake/fake_datanode.h"
-#include "engine/sent_reset.h"
+#include "raw_datanode.h"
+#include "worker_fixture.h"
 
 namespace polarx {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-class WorkerTest : public ::testing::Test {
- protected:
-  WorkerTest() {
-    Result<std::unique_ptr<Worker>> worker = Worker::Start(0, &completions_, &helpers_);
-    EXPECT_TRUE(worker.ok());
-    worker_ = std::move(worker.value());
-  }
-  ~WorkerTest() override { SetLookupForTest(nullptr); }
-
-  Options OptionsFor(const std::string& host) {
-    return {{"dbname", "d"},
-            {"gssencmode", "disable"},
-            {"host", host},
-            {"password", "secret"},
-            {"port", std::to_string(datanode_.port())},
-            {"sslmode", "disable"},
-            {"user", "u"}};
-  }
-  void Send(Order order) {
-    worker_->Send(std::move(order));
-    worker_->Flush();
-  }
-  void Connect(SlotId slot, Duration limit = seconds(10), const std::string& host = "127.0.0.1") {
-    Send(ConnectOrder{.slot = slot,
-                      .node_name = "dn1",
-                      .options = OptionsFor(host),
-                      .deadline = Now() + limit,
-                      .timeout = std::chrono::duration_cast<seconds>(limit)});
-  }
-  void Run(SlotId slot, std::vector<std::string> statements, Duration limit = seconds(10),
-           std::vector<std::string> verify = {}, const std::string& measure = "") {
-    Send(RunOrder{.slot = slot,
-                  .kind = RunKind::kReset,
-                  .statements = std::move(statements),
-                  .verify = std::move(verify),
-                  .measure = measure,
-                  .deadline = Now() + limit,
-                  .timeout = std::chrono::duration_cast<seconds>(limit)});
-  }
-  // The holder of the connection has sent the statement.
-  void RunSent(const Connected& connected, const std::string& statement,
-               Duration limit = seconds(10), const std::string& measure = "") {
-    ASSERT_TRUE(SendReset(connected.socket, statement));
-    Send(RunOrder{.slot = connected.slot,
-                  .kind = RunKind::kReset,
-                  .statements = {statement},
-                  .first_sent = true,
-                  .verify = {},
-                  .measure = measure,
-                  .deadline = Now() + limit,
-                  .timeout = std::chrono::duration_cast<seconds>(limit)});
-  }
-  // The next completion, which must be a T.
-  template <typename T>
-  T Next() {
-    while (pending_.empty()) {
-      completions_.Await();
-      pollfd wait{wakeup_.fd(), POLLIN, 0};
-      if (poll(&wait, 1, 10000) != 1) {
-        ADD_FAILURE() << "no completion came";
-        return {};
-      }
-      wakeup_.Clear();
-      completions_.Receive(&pending_);
-    }
-    Completion first = std::move(pending_.front());
-    pending_.erase(pending_.begin());
-    if (T* value = std::get_if<T>(&first)) {
-      return std::move(*value);
-    }
-    ADD_FAILURE() << "another completion came: number " << first.index();
-    return {};
-  }
-  Connected Open(SlotId slot) {
-    Connect(slot);
-    return Next<Connected>();
-  }
-
-  FakeDatanode datanode_;
-  Wakeup wakeup_;
-  Channel<Completion> completions_{&wakeup_};
-  std::vector<Completion> pending_;
-  HelperPool helpers_{4, 2};
-  std::unique_ptr<Worker> worker_;
-};
 
 TEST_F(WorkerTest, OpensAConnectionAndTellsWhatTheDatanodeReported) {
   const Connected connected = Open(7);
@@ -146,6 +56,28 @@ TEST_F(WorkerTest, ASilentDatanodeEndsAtTheDeadlineAndHoldsNobodyUp) {
   const ConnectFailed failed = Next<ConnectFailed>();
   EXPECT_EQ(failed.status.sqlstate(), "08001");
   EXPECT_NE(failed.status.message().find("pooler.pooler_connect_timeout (1 s)"), std::string::npos);
+  EXPECT_EQ(failed.reach, ConnectReach::kNothing);
+}
+
+TEST_F(WorkerTest, TellsHowFarAFailedConnectCame) {
+  datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kHangUp});
+  Connect(1);
+  EXPECT_EQ(Next<ConnectFailed>().reach, ConnectReach::kNothing);
+  datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kRefuse});
+  Connect(2);
+  EXPECT_EQ(Next<ConnectFailed>().reach, ConnectReach::kServer);
+}
+
+TEST_F(WorkerTest, ADatanodeWhoseAuthenticationHangsHasAnswered) {
+  RawDatanode datanode([](RawDatanode::Peer& peer, int) {
+    peer.ReadStartup();
+    peer.Send(AuthenticationMessage(3));
+    peer.ReadOn();
+  });
+  ConnectTo(1, datanode.port(), seconds(1));
+  const ConnectFailed failed = Next<ConnectFailed>();
+  EXPECT_EQ(failed.status.sqlstate(), "08001") << failed.status.message();
+  EXPECT_EQ(failed.reach, ConnectReach::kServer);
 }
 
 std::atomic<bool> release_lookup;

@@ -13,16 +13,19 @@ my $could_not = qr/could not connect to datanode "dn": /;
 my $timeout = qr/${could_not}pooler\.pooler_connect_timeout \($limit s\) is over while the connection was opened/;
 my $lost = qr/$could_not.*(?:server closed the connection unexpectedly|Connection reset by peer)/;
 my @node_failure = (code => '08001', scope => 'node', counts => 'connect_failures');
+# A datanode that has said something is up: its trouble is the pool's.
+my @pool_failure = (code => '08001', scope => 'pool', counts => 'connect_failures', new => 1);
+sub failure_at { return $_[0] eq 'startup' || $_[0] eq 'sasl' ? @node_failure : @pool_failure; }
 
 # Broken off at each message, and silence from there on.
 my @steps = qw(startup sasl continue final ok parameter key ready);
-fault_row($ground, "closed at $_", fault => [ $_, 'close' ], like => $lost, @node_failure) for @steps;
-fault_row($ground, "reset at $_", fault => [ $_, 'reset' ], like => $lost, @node_failure) for @steps;
-fault_row($ground, "half of $_, then closed", fault => [ $_, 'half' ], like => $lost, @node_failure)
+fault_row($ground, "closed at $_", fault => [ $_, 'close' ], like => $lost, failure_at($_)) for @steps;
+fault_row($ground, "reset at $_", fault => [ $_, 'reset' ], like => $lost, failure_at($_)) for @steps;
+fault_row($ground, "half of $_, then closed", fault => [ $_, 'half' ], like => $lost, @pool_failure)
   for grep { $_ ne 'startup' } @steps;
-fault_row($ground, "silent at $_", fault => [ $_, 'silence' ], like => $timeout, after => $limit, @node_failure)
+fault_row($ground, "silent at $_", fault => [ $_, 'silence' ], like => $timeout, after => $limit, failure_at($_))
   for qw(startup continue ready);
-fault_row($ground, "half of $_, then silent", fault => [ $_, 'half_silence' ], like => $timeout, after => $limit, @node_failure)
+fault_row($ground, "half of $_, then silent", fault => [ $_, 'half_silence' ], like => $timeout, after => $limit, @pool_failure)
   for qw(sasl key);
 
 # Slow bytes.
@@ -58,7 +61,8 @@ for my $row (@nonsense)
 {
 	my ($name, $step, $bytes, $like) = @$row;
 	fault_row($ground, "$name at $step", fault => [ $step, 'say:' . unpack('H*', $bytes) . ':silence' ], like => $like,
-		$like eq $timeout ? (after => $limit) : (), @node_failure);
+		$like eq $timeout ? (after => $limit) : (),
+		$like eq $no_request || $name eq 'words of version 2' ? @node_failure : @pool_failure);
 }
 
 end_ground($ground);

@@ -115,7 +115,7 @@ fault_row($ground, 'database dropped', @pool, code => '3D000', like => qr/${coul
 value($coord, q{ALTER SERVER app OPTIONS (ADD target_session_attrs 'read-write')});
 $ground->{victim}->ask(one('app'));
 my $only_read = sub { my ($to) = @_; return sub { set_conf($dn, default_transaction_read_only => $to); } };
-fault_row($ground, 'not to be written', @node, new => 1, like => qr/${could_not}.*session is read-only/,
+fault_row($ground, 'not to be written', code => '08001', @pool, like => qr/${could_not}.*session is read-only/,
 	arm => $only_read->('on'), over => $only_read->('off'));
 
 end_ground($ground);
