@@ -70,6 +70,18 @@ for folder in src/pg/*/; do
     grep -E '"pg/[a-z]+/' | grep -vE "\"pg/($room${seen:+|$seen})/" || true)
 done
 
+# A lease has one struct per owner: others write by the owner's functions. Parking ends the borrower,
+# and a reset what remote/ has applied.
+written_outside() {
+  grep -rnE "(lease|leases\[i\])->$2(\.[a-z_]+)? ([-+|&]?=)( |\$)" src/pg --include='*.cpp' |
+    grep -vE "^src/pg/$1/" || true
+}
+forbid 'the members of a lease are written by their owner' < <(
+  written_outside session '(hold|connection|parking)'
+  written_outside remote remote | grep -v 'lease\.cpp:.*remote\.applied = nullptr;'
+  written_outside sql borrower | grep -v 'session/park\.cpp:.*borrower = {};'
+)
+
 # The compile rules: each of these must fail for want of the header, and the last ones must pass.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

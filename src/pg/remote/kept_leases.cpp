@@ -15,18 +15,18 @@ bool IsIdle(const PolarxLease* lease) {
   return TransactionOwns(lease) && lease->remote.level == 0 && !lease->remote.busy;
 }
 
-// Has the current role a transaction open on it?
+// Returns whether the current role has a transaction open on it.
 bool IsOpen(const PolarxLease* lease) {
   return TransactionOwns(lease) && lease->remote.level > 0 && lease->role == GetUserId();
 }
 
-// Of a server that may be gone.
+// Returns whether the role may use the server, which may be gone.
 bool MayUse(Oid server, Oid role) {
   return SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(server)) &&
          pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK;
 }
 
-// It stays with the session. False: it is broken.
+// Rolls the lease back, so that it stays with the session. Returns false if it is broken.
 bool Keep(PolarxLease* lease) noexcept {
   if (PQtransactionStatus(lease->conn) != PQTRANS_IDLE) {
     const char* rollback = "ROLLBACK";

@@ -130,8 +130,8 @@ int MostSettings(const PolarxLease* lease) {
   return most;
 }
 
-// Resets first: what is wanted holds in the end. The lease knows nothing of a parameter, as long as
-// its answer has not come. False: there is nothing to be told.
+// Resets come first: what is wanted holds in the end. The lease knows nothing of a parameter, as
+// long as its answer has not come. Returns false if there is nothing to be told.
 bool Plan(Replay* replay, PolarxLease* lease, bool with_local) {
   *replay = {};
   if (AppliedVersion(lease) == SessionParametersVersion() && !with_local) {

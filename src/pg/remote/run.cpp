@@ -98,7 +98,9 @@ void TakeResult(RemoteRun* run) {
     TakeBoundary(run);
     return;
   }
-  run->lease->connection.bulky = run->lease->connection.bulky || PQresultMemorySize(result) > kBulk;
+  if (PQresultMemorySize(result) > kBulk) {
+    LeaseNoteBulk(run->lease);
+  }
   switch (PQresultStatus(result)) {
     case PGRES_PIPELINE_SYNC:
       TakeSync(run);
@@ -126,7 +128,7 @@ void TakeResult(RemoteRun* run) {
   }
 }
 
-// Sends and takes in what is possible without waiting. False: there was nothing to take in.
+// Sends and takes in what is possible without waiting. Returns false if there was nothing to take.
 bool Exchange(RemoteRun* run) {
   PGconn* conn = run->lease->conn;
   if (run->unsent) {

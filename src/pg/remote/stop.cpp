@@ -46,7 +46,8 @@ void CancelOnce(const Stop* stop) {
   }
 }
 
-// Waits for the socket and takes in what has come. False: the time is over or the connection lost.
+// Waits for the socket and takes in what has come. Returns false if the time is over or the
+// connection lost.
 bool WaitForInput(const Stop* stop) {
   PGconn* conn = stop->lease->conn;
   const int unsent = PQflush(conn);
@@ -62,7 +63,8 @@ bool WaitForInput(const Stop* stop) {
   return (ready > 0 || (ready < 0 && errno == EINTR)) && PQconsumeInput(conn) == 1;
 }
 
-// Reads the rest of a COPY from the datanode. False: the time is over or the connection lost.
+// Reads the rest of a COPY from the datanode. Returns false if the time is over or the connection
+// lost.
 bool SkipCopyOut(const Stop* stop) {
   CancelOnce(stop);  // rows may come faster than they are read
   for (;;) {
@@ -90,7 +92,7 @@ bool EndCopyIn(const Stop* stop) {
   }
 }
 
-// Takes one result, which is there. False: the connection cannot be brought in sync.
+// Takes one result, which is there. Returns false if the connection cannot be brought in sync.
 bool TakeResult(Stop* stop) {
   PGconn* conn = stop->lease->conn;
   PGresult* result = PQgetResult(conn);
@@ -122,7 +124,7 @@ bool TakeResult(Stop* stop) {
   }
 }
 
-// Reads until nothing is under way. False: it is not yet, or the connection is lost.
+// Reads until nothing is under way. Returns false if something still is, or the connection is lost.
 bool ReadToEnd(Stop* stop) {
   PGconn* conn = stop->lease->conn;
   const bool cancel = stop->how == How::kCancel;
@@ -157,7 +159,7 @@ void NoteInSync(PolarxLease* lease) {
   lease->remote.busy = false;
 }
 
-// Reads without a cancel. False: the lease is not in sync yet.
+// Reads without a cancel. Returns false if the lease is not in sync yet.
 bool Read(PolarxLease* lease, How how, int limit_ms) {
   Stop stop = {lease, how, InMilliseconds(limit_ms), false};
   ForgetResults(lease);
@@ -168,7 +170,7 @@ bool Read(PolarxLease* lease, How how, int limit_ms) {
   return true;
 }
 
-// What may come in at once, when the datanode has more than that to say.
+// Reads what may come in at once, when the datanode has more than that to say.
 bool ReadBriefly(PolarxLease* lease) {
   constexpr int kBriefLimitMs = 2;
   return Read(lease, How::kTakeWhatHasCome, kBriefLimitMs);
@@ -184,7 +186,7 @@ bool SetNonblocking(PGconn* conn, TimePoint deadline) {
 }
 
 // Brings the connection back in sync, whatever was done with it; cancels, once, what still runs and
-// was not cancelled before. True: it is idle, or in an open or failed transaction.
+// was not cancelled before. Returns whether it is idle, or in an open or failed transaction.
 bool Synchronize(PolarxLease* lease, TimePoint deadline) {
   PGconn* conn = lease->conn;
   if (lease->connection.broken || conn == nullptr || PQstatus(conn) != CONNECTION_OK) {
@@ -207,7 +209,7 @@ bool Synchronize(PolarxLease* lease, TimePoint deadline) {
   return status == PQTRANS_IDLE || status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
 }
 
-// True: something still runs on the lease, which has been cancelled, so it is to be finished.
+// Returns true if something still runs on the lease, which has been cancelled: Finish is to follow.
 bool Begin(PolarxLease* lease) {
   if (lease->connection.broken || !IsUnderWay(lease) ||
       (!lease->borrower.present && ReadBriefly(lease))) {

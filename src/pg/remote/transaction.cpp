@@ -21,7 +21,8 @@ PolarxLease* FindLease(Oid node) {
   return nullptr;
 }
 
-// The lease of this transaction, or a sound one kept from an earlier one; NULL: to be acquired.
+// Returns the lease of this transaction, or a sound one kept from an earlier one; NULL if one has
+// to be acquired.
 PolarxLease* ReadyLease(const NodeRef* node) {
   PolarxLease* lease = FindLease(node->id);
   if (lease == nullptr) {

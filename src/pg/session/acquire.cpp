@@ -44,7 +44,7 @@ bool TakeOneOfTwo() noexcept {
   return one_more;
 }
 
-// For a lease. PGconns that are merely kept make room.
+// Takes a descriptor for a lease. PGconns that are merely kept make room.
 bool TakeDescriptor() noexcept {
   if (TakeOneOfTwo()) {
     return true;
@@ -128,7 +128,7 @@ void Count(PolarxLease* const* wanted, int count, uint64 generation) noexcept {
   }
 }
 
-// Of late; at first, that of a quiet moment.
+// How long it took of late; at first, as in a quiet moment.
 Duration hand_out_time = std::chrono::microseconds(100);
 
 // One that had to wait for a connection to be opened says little about the next.
@@ -202,7 +202,8 @@ bool AdoptOne(const protocol::GrantedLease& granted, UniqueFd fd, SharedParamete
   return true;
 }
 
-// Wraps every granted descriptor. False: all are given back and freed, *error says why.
+// Puts every granted descriptor under a PGconn. Returns false if all are given back and freed;
+// then *error says why.
 bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
   bool adopted = false;
   try {
@@ -233,7 +234,7 @@ bool AdoptAll(PolarxLease* const* lent, int count, ErrorText* error) noexcept {
   return adopted;
 }
 
-// All of them from the pooler.
+// Acquires all of them from the pooler.
 void Acquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
   Prepare(nodes, count, acquired);
   PG_TRY();
@@ -252,8 +253,8 @@ void Acquire(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired)
   LeaseAppend(acquired, count);
 }
 
-// Where some are parked: asks for the others alone. Meanwhile the pooler may take what is parked;
-// then nothing has been acquired: false.
+// Where some are parked, asks for the others alone. Meanwhile the pooler may take what is parked:
+// then nothing has been acquired, and this returns false.
 bool AcquireMissing(const NodeRef* nodes, int count, bool sets, PolarxLease** acquired) {
   auto* sorted = static_cast<NodeRef*>(palloc(sizeof(NodeRef) * count));
   int parked = 0;

@@ -57,7 +57,7 @@ const char* DatabaseName() {
       "Consider increasing pooler.pooler_connect_timeout.");
 }
 
-// Returns the entry of a worker that is ready.
+// Waits until a worker is ready, and returns its entry.
 void WaitForWorker(TimePoint deadline, WorkerEntry* entry) {
   if (RegistryLookup(MyDatabaseId, entry)) {
     if (entry->state == WorkerState::kReady) {

@@ -43,7 +43,8 @@ PolarxLease* Unlink(PolarxLease** place) {
   return lease;
 }
 
-// The one parked for longest, save those of the current role on these nodes; *result null: none.
+// Returns the place of the lease that was parked for longest, save those of the current role on
+// these nodes; null stands there if there is none.
 PolarxLease** FindLongestParked(const NodeRef* kept, int count) {
   PolarxLease** found = nullptr;
   PolarxLease** link = &parked_leases;
@@ -57,7 +58,7 @@ PolarxLease** FindLongestParked(const NodeRef* kept, int count) {
   return found != nullptr ? found : link;
 }
 
-// Of this session's cells.
+// Returns how many of this session's cells have a lease.
 int CellsInUse() {
   int count = 0;
   for (const PolarxLease* lease = parked_leases; lease != nullptr; lease = lease->next) {
@@ -69,7 +70,7 @@ int CellsInUse() {
   return count;
 }
 
-// Not taken by the pooler.
+// Returns whether the pooler has not taken it.
 bool IsParked(const PolarxLease* lease) noexcept {
   return parking::IsParked(parking::StateOf(*lease->parking.cell, lease->id));
 }
@@ -91,7 +92,7 @@ bool NoneParked(Oid node, Oid role) noexcept {
   return *place == nullptr;
 }
 
-// As it is, or behind a reset.
+// Returns whether the lease may be parked, as it is or behind a reset.
 bool MayPark(const PolarxLease* lease) noexcept {
   return parameters.park_leases && lease->parking.cell != nullptr && !lease->connection.broken &&
          !lease->connection.bulky && !lease->connection.cancelled && !lease->hold.recalled &&
@@ -100,7 +101,7 @@ bool MayPark(const PolarxLease* lease) noexcept {
          ClientShells()->MakeFit(lease->shell) && lease->shell->as_new;
 }
 
-// Unlinked. It is released, unless the pooler has it already.
+// Releases a lease that is unlinked, unless the pooler has it already.
 void GiveBack(PolarxLease* lease) noexcept {
   // Without the attachment that it came by, the pooler takes it as soon as it hears of that.
   if (!ClientLeaseCurrent(lease) || !parking::Unpark(lease->parking.cell, lease->id)) {
@@ -111,7 +112,7 @@ void GiveBack(PolarxLease* lease) noexcept {
   ClientReturn(lease);
 }
 
-// Parked, in the cell; false: the caller has it still.
+// Parks the lease in its cell. Returns false if the caller has it still.
 bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
   LeaseTellHold(lease);
   LeaseUnlink(lease);
@@ -149,8 +150,8 @@ Duration AnswerLimit(const NodeCell& node) noexcept {
              : std::clamp<Duration>(ClientHandOutTime(), BusyPoll::kLook, kAnswerLimit);
 }
 
-// Waits for the answer to the reset that a parked lease is behind, uninterruptibly. False: it has
-// not come, or is not for a session to judge. The lease stays parked meanwhile.
+// Waits for the answer to the reset that a parked lease is behind, uninterruptibly. Returns false
+// if it has not come, or is not for a session to judge. The lease stays parked meanwhile.
 bool AwaitAnswer(PolarxLease* lease) noexcept {
   static BusyPoll policy;
   const int socket = PQsocket(lease->conn);
@@ -173,13 +174,13 @@ bool AwaitAnswer(PolarxLease* lease) noexcept {
   return answer.size > 0;
 }
 
-// May its role still have it, as far as this backend has heard?
+// Returns whether its role may still have the lease, as far as this backend has heard.
 bool StillDue(const PolarxLease* lease) noexcept {
   return ClientLeaseCurrent(lease) && lease->hold.catalog_epoch == ClientCatalogEpoch() &&
          lease->parking.session_user == GetSessionUserId() && parameters.park_leases;
 }
 
-// Takes the parked lease again, which is unlinked; null: it is gone.
+// Takes the parked lease, which is unlinked, into use again. Returns null if it is gone.
 PolarxLease* Retake(PolarxLease* lease) noexcept {
   const Attachment* attachment = ClientAttachment();
   // Before it is in use: a pooler worker that ends then leaves it to its successor.

@@ -34,7 +34,7 @@ TimePoint hang_up_until{};  // those that were hung up on together are awaited u
 
 void IgnoreNotice(void* /*arg*/, const PGresult* /*result*/) {}
 
-// Nothing unread in libpq or the kernel; what may come at any time has been consumed.
+// Returns whether nothing is unread in libpq or the kernel; what may come at any time is consumed.
 bool NothingUnread(PGconn* conn) noexcept {
   for (int looks = 0; looks < 2; ++looks) {
     while (PGnotify* notify = PQnotifies(conn)) {  // parses what libpq has buffered
@@ -59,7 +59,7 @@ bool LeavePipeline(const PolarxLease* lease) noexcept {
          (!lease->borrower.present && PQexitPipelineMode(lease->conn) == 1);
 }
 
-// What an attempt to park the lease behind its reset has left of `kind`.
+// Returns what an attempt to park the lease behind its reset has left of `kind`.
 ReleaseKind AfterReset(const PolarxLease* lease, ReleaseKind kind) noexcept {
   if (lease->connection.broken) {
     return ReleaseKind::kClose;
@@ -67,7 +67,7 @@ ReleaseKind AfterReset(const PolarxLease* lease, ReleaseKind kind) noexcept {
   return lease->parking.reset_sent && kind == ReleaseKind::kClean ? ReleaseKind::kResetSent : kind;
 }
 
-// kClose if that is asked for, else what the connection's state shows.
+// Returns kClose if that is asked for, else what the connection's state shows.
 ReleaseKind CorrectedKind(PolarxLease* lease, ReleaseKind kind) noexcept {
   PGconn* conn = lease->conn;
   if (lease->parking.reset_sent) {
@@ -139,14 +139,15 @@ void SendRelease(uint64 id, ReleaseKind kind, Parameters changed) noexcept {
   }
 }
 
-// Is the pooler worker still there? When it ends, it marks the leases that are in use.
+// Returns whether the pooler worker may be gone: when it ends, it marks the leases in use.
 bool NeedsLook(const PolarxLease* lease) noexcept {
   return lease->parking.cell == nullptr ||
          !parking::InUse(parking::StateOf(*lease->parking.cell, lease->id));
 }
 
-// Through its cell, without a message, which would cost a wake-up. True: done. One message for
-// several is worth it: they are reset at once, not when the session asks for so many again.
+// Gives the lease back through its cell, without a message, which would cost a wake-up; returns
+// whether that was possible. One message for several is worth it: the pooler resets them at once,
+// not when the session asks for so many again.
 bool GiveBackQuietly(PolarxLease* lease) noexcept {
   if (lease->parking.cell == nullptr || lease->connection.cancelled || lease->hold.recalled ||
       proc_exit_inprogress || ClientCorkedSeveral()) {

@@ -18,7 +18,8 @@
 namespace polarx {
 namespace {
 
-// Builds the request in a frame of its own, which no ereport jumps over. False: the pooler is gone.
+// Builds the request in a frame of its own, which no ereport jumps over. Returns false if the
+// pooler is gone.
 template <typename Build>
 bool Send(Build build) noexcept {
   try {
@@ -96,8 +97,8 @@ void StoreRows(ReturnSetInfo* result) {
   rows->rows.clear();
 }
 
-// The session of a row of the view connections if it holds a lease on the node (NULL: any) that is
-// not parked, or 0.
+// Returns the session of a row of the view connections if it holds a lease on the node (NULL: on
+// any) that is not parked, else 0.
 int HolderOf(protocol::Row& row, const char* node_name) {
   constexpr size_t kNode = 2;
   constexpr size_t kState = 4;

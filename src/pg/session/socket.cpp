@@ -36,7 +36,7 @@ uint32 RequestOf(const protocol::Reply& reply) {
   return std::visit(Visitor{}, reply);
 }
 
-// Unless it is a recall, which is heeded, there is nothing to be done about it.
+// Marks the leases that the pooler recalls; other frames that nobody waits for are dropped.
 void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
   if (const auto* recall = std::get_if<protocol::Recall>(&reply)) {
     for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
@@ -91,7 +91,7 @@ BusyPoll busy_poll;  // of waits for replies
 bool corked = false;
 bool corked_several = false;
 
-// False: the pooler is gone, or does not read, and has been hung up on.
+// Returns false if the pooler is gone, or does not read; then this backend has hung up.
 bool FlushWhole(Attachment* attachment) noexcept {
   bool sent = attachment->channel.Flush().ok();
   const TimePoint deadline = Now() + std::chrono::milliseconds(kSendLimitMs);

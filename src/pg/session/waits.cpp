@@ -16,10 +16,10 @@ namespace {
 
 constexpr int kLongestWaitMs = 60'000;
 
-// The time left of `deadline` for one wait, rounded up.
+// Returns the time left of `deadline` for one wait, rounded up.
 long WaitTime(TimePoint deadline) { return MillisecondsUntil(deadline, kLongestWaitMs); }
 
-// poll until `deadline`, signals or not. False: time is over.
+// Polls until `deadline`, signals or not. Returns false if the time is over.
 bool PollSocket(int socket, short events, TimePoint deadline) noexcept {
   pollfd wait = {socket, events, 0};
   for (;;) {

@@ -9,26 +9,26 @@ namespace polarx {
 // Nodes that one backend is counted for; leases on more of them are not seen by a new worker.
 inline constexpr int kCountedNodes = 64;
 
-// _PG_init while preloading: reserves the memory.
+// Reserves the memory, that of the lease cells too; _PG_init calls it while preloading.
 void LeaseCountReserve();
 
 // This backend holds, or asks for, one more lease on the node from the worker of that generation.
-// False: there is no room to count it.
+// Returns false if there is no room to count it.
 bool LeaseCountAdd(Oid node, uint64 generation) noexcept;
 // One that LeaseCountAdd has counted is gone; `unknown`: the pooler worker may not know of it.
 void LeaseCountDrop(Oid node, uint64 generation, bool unknown) noexcept;
 // This backend exits: it holds and asks for nothing any more.
 void LeaseCountDropAll() noexcept;
 
-// Changes whenever an unknown one is dropped, or a backend exits.
+// Returns a number that changes whenever an unknown one is dropped, or a backend exits.
 uint64 LeaseCountDrops();
 
 struct LeaseCount {
   Oid node;
   int count;
 };
-// What living backends of this database hold from workers of other generations; nodes may repeat.
-// Palloc'd.
+// Returns what living backends of this database hold from workers of other generations; nodes may
+// repeat. Palloc'd; the pooler worker asks.
 LeaseCount* LeaseCountOthers(uint64 generation, int* length);
 
 }  // namespace polarx

@@ -8,7 +8,7 @@
 namespace polarx {
 namespace {
 
-// Of an argument that is the name of a node or NULL: InvalidOid.
+// Returns the oid of a node that is named by an argument, InvalidOid for NULL.
 Oid NodeArgument(FunctionCallInfo fcinfo, int number) {
   return PG_ARGISNULL(number) ? InvalidOid : ClientFindNode(NameStr(*PG_GETARG_NAME(number)));
 }

@@ -31,7 +31,7 @@ void CheckWidth(const RowStore* store, const PGresult* result) {
   }
 }
 
-// Could values of that type be read wrongly in another style than ours?
+// Returns whether values of that type could be read wrongly in another style than ours.
 bool DependsOnStyle(Oid type) {
   char category;
   bool preferred;

@@ -16,7 +16,7 @@ void RequireNotNull(FunctionCallInfo fcinfo, int index, const char* what) {
   }
 }
 
-// Is it plain?
+// Returns whether the statement is plain.
 bool RefuseUnlessPossible(const char* sql) {
   const StatementKind kind = ClassifyStatement(sql);
   switch (kind) {

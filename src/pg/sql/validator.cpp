@@ -16,7 +16,7 @@ struct OptionText {
   const char* value;
 };
 
-// False: *error says why.
+// Returns false if an option is wrong; then *error says why.
 bool CheckOptions(OptionContext context, const OptionText* options, int count,
                   ErrorText* error) noexcept {
   try {

@@ -15,8 +15,8 @@ constexpr int kColumns = 9;
 
 bool installed = false;  // by the transaction that is under way
 
-// Nullptr: there is nothing to show. A database that no worker could look into yet may well have no
-// extension.
+// Returns null if there is nothing to show. A database that no worker could look into yet may well
+// have no extension.
 const char* StateWord(const WorkerEntry& entry) {
   if (entry.blocked_by != 0 && entry.pid == 0) {
     return "blocked";
