@@ -46,6 +46,8 @@ forbid 'only prelude.h includes server headers' < <(includes $pg | grep -v '^src
       *) [ -e "include/$name" ] || [ -e "src/$name" ] || echo "$line" ;;
     esac
   done)
+forbid 'only compat.h knows versions of the server' < <(grep -nHE 'PG_VERSION_NUM|PG_MAJORVERSION|PG_WAIT_EXTENSION' $pg |
+  grep -v '^src/pg/compat.h:' || true)
 for file in $(find src/pg -name '*.cpp'); do
   last=$(includes "$file" | tail -n 1)
   grep -qE '"pg/prelude\.h"' <<<"$last" || complain "$file: prelude.h is not the last include"

@@ -15,7 +15,7 @@
 #include "pg/prelude.h"
 
 extern "C" {
-PG_MODULE_MAGIC;
+POLARX_MODULE_MAGIC(polarx::kVersionText);
 
 PGDLLEXPORT void _PG_init(void);
 }

@@ -70,6 +70,8 @@ extern "C" {
 
 #pragma GCC diagnostic pop
 
+#include "pg/compat.h"
+
 // HOLD_INTERRUPTS and RESUME_INTERRUPTS without `++` on a volatile, which C++20 deprecates.
 inline void HoldInterrupts() { InterruptHoldoffCount = InterruptHoldoffCount + 1; }
 inline void ResumeInterrupts() { InterruptHoldoffCount = InterruptHoldoffCount - 1; }

@@ -5,14 +5,14 @@
 
 namespace polarx {
 
-BackendId FindBackend(int pid, Oid* database, Oid* role) {
+BackendPlace FindBackend(int pid, Oid* database, Oid* role) {
   LWLockAcquire(ProcArrayLock, LW_SHARED);
-  const PGPROC* process = BackendPidGetProcWithLock(pid);
+  PGPROC* process = BackendPidGetProcWithLock(pid);
   *database = process != nullptr ? process->databaseId : InvalidOid;
   *role = process != nullptr ? process->roleId : InvalidOid;
-  const BackendId backend = process != nullptr ? process->backendId : InvalidBackendId;
+  const BackendPlace place = process != nullptr ? PlaceOf(process) : kNoPlace;
   LWLockRelease(ProcArrayLock);
-  return backend;
+  return place;
 }
 
 }  // namespace polarx

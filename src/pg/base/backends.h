@@ -5,7 +5,7 @@
 
 namespace polarx {
 
-// InvalidBackendId: no such process; then both are InvalidOid. `role`: the login role.
-BackendId FindBackend(int pid, Oid* database, Oid* role);
+// Returns kNoPlace if there is no such process; then both are InvalidOid. `role`: the login role.
+BackendPlace FindBackend(int pid, Oid* database, Oid* role);
 
 }  // namespace polarx

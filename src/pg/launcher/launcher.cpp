@@ -195,7 +195,7 @@ void WaitUntil(TimestampTz next_at) {
     events |= WL_TIMEOUT;
     timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_at);
   }
-  (void)WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
+  (void)WaitLatch(MyLatch, events, timeout, WaitEventOf(Wait::kLauncherMain));
   ResetLatch(MyLatch);
   if (ProcDiePending) {
     proc_exit(1);  // 0 would mean: never again

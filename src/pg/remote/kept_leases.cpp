@@ -23,7 +23,7 @@ bool IsOpen(const PolarxLease* lease) {
 // Returns whether the role may use the server, which may be gone.
 bool MayUse(Oid server, Oid role) {
   return SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(server)) &&
-         pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK;
+         CheckServerAcl(server, role, ACL_USAGE) == ACLCHECK_OK;
 }
 
 // Rolls the lease back, so that it stays with the session. Returns false if it is broken.

@@ -91,7 +91,7 @@ bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) n
     attachment->generation = entry->generation;
     Oid database;
     Oid role;
-    attachment->lease_cells = LeaseCellsOf(MyBackendId);
+    attachment->lease_cells = LeaseCellsOf(MyPlace());
     attachment->node_cells = NodeCellsOf(FindBackend(entry->pid, &database, &role));
     ReserveExternalFD();
     attachment->channel.Queue(
@@ -105,7 +105,7 @@ bool OpenChannel(const char* path, const WorkerEntry* entry, ErrorText* error) n
 }
 
 void OpenWaitSet() {
-  WaitEventSet* set = CreateWaitEventSet(TopMemoryContext, 3);
+  WaitEventSet* set = MakeWaitEventSet(3);
   attachment->wait_set = set;
   AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
   AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
@@ -118,7 +118,8 @@ void WaitToTryAgain(TimePoint deadline, const ErrorText* error) {
   if (Now() >= deadline) {
     ThrowError(error);
   }
-  (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+  (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
+                  WaitEventOf(Wait::kWorkerChange));
   ResetLatch(MyLatch);
   CHECK_FOR_INTERRUPTS();
 }

@@ -9,7 +9,7 @@ namespace polarx {
 namespace {
 
 void CheckUsage(Oid server, const char* name) {
-  const AclResult allowed = pg_foreign_server_aclcheck(server, GetUserId(), ACL_USAGE);
+  const AclResult allowed = CheckServerAcl(server, GetUserId(), ACL_USAGE);
   if (allowed != ACLCHECK_OK) {
     aclcheck_error(allowed, OBJECT_FOREIGN_SERVER, name);
   }

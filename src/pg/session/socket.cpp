@@ -188,8 +188,8 @@ Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
         attachment->wait_set, kSocketPosition,
         WL_SOCKET_READABLE | (attachment->channel.HasUnsent() ? WL_SOCKET_WRITEABLE : 0), nullptr);
     WaitEvent event;
-    if (WaitEventSetWait(attachment->wait_set, WaitTime(deadline), &event, 1, PG_WAIT_EXTENSION) ==
-            1 &&
+    if (WaitEventSetWait(attachment->wait_set, WaitTime(deadline), &event, 1,
+                         WaitEventOf(Wait::kPoolerReply)) == 1 &&
         (event.events & WL_LATCH_SET) != 0) {
       ResetLatch(MyLatch);
     }

@@ -49,7 +49,7 @@ SocketWait* OneSocketWait() {
       ereport(ERROR,
               (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not make an epoll set: %m")));
     }
-    made->set = CreateWaitEventSet(TopMemoryContext, 3);
+    made->set = MakeWaitEventSet(3);
     AddWaitEventToSet(made->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
     AddWaitEventToSet(made->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
     AddWaitEventToSet(made->set, WL_SOCKET_READABLE, made->poller.fd(), nullptr, nullptr);
@@ -79,7 +79,8 @@ bool ClientWaitSocket(int socket, int events, long timeout_ms, bool interruptibl
                       errmsg("could not watch the connection to a datanode: %m")));
     }
     WaitEvent event;
-    const int ready = WaitEventSetWait(wait->set, WaitTime(deadline), &event, 1, PG_WAIT_EXTENSION);
+    const int ready =
+        WaitEventSetWait(wait->set, WaitTime(deadline), &event, 1, WaitEventOf(Wait::kDatanode));
     wait->poller.Remove(socket);
     if (ready == 1 && (event.events & WL_SOCKET_READABLE) != 0) {
       return true;

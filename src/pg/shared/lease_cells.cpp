@@ -14,8 +14,8 @@ NodeCell* node_cells = nullptr;
 Size LeaseCells() { return mul_size(kCellsOfASession, static_cast<Size>(MaxBackends)); }
 Size NodeCells() { return mul_size(kCellsOfAWorker, static_cast<Size>(MaxBackends)); }
 
-bool IsBackend(BackendId backend) {
-  return lease_cells != nullptr && backend > 0 && backend <= MaxBackends;
+bool IsBackend(BackendPlace place) {
+  return lease_cells != nullptr && place >= 0 && place < MaxBackends;
 }
 
 }  // namespace
@@ -42,12 +42,12 @@ void LeaseCellsSetUp(void* memory, bool found) {
   }
 }
 
-LeaseCell* LeaseCellsOf(BackendId backend) {
-  return IsBackend(backend) ? &lease_cells[(backend - 1) * kCellsOfASession] : nullptr;
+LeaseCell* LeaseCellsOf(BackendPlace backend) {
+  return IsBackend(backend) ? &lease_cells[backend * kCellsOfASession] : nullptr;
 }
 
-NodeCell* NodeCellsOf(BackendId worker) {
-  return IsBackend(worker) ? &node_cells[(worker - 1) * kCellsOfAWorker] : nullptr;
+NodeCell* NodeCellsOf(BackendPlace worker) {
+  return IsBackend(worker) ? &node_cells[worker * kCellsOfAWorker] : nullptr;
 }
 
 }  // namespace polarx

@@ -13,8 +13,8 @@ Size LeaseCellsSize();
 void LeaseCellsSetUp(void* memory, bool found);
 
 // kCellsOfASession cells of the backend; null: there are none.
-LeaseCell* LeaseCellsOf(BackendId backend);
+LeaseCell* LeaseCellsOf(BackendPlace backend);
 // kCellsOfAWorker cells of the pooler worker that is that backend; null: there are none.
-NodeCell* NodeCellsOf(BackendId worker);
+NodeCell* NodeCellsOf(BackendPlace worker);
 
 }  // namespace polarx

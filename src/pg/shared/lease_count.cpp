@@ -24,7 +24,7 @@ struct Shared {
 };
 
 Shared* shared = nullptr;
-Cell* cells = nullptr;  // kCountedNodes for each backend id
+Cell* cells = nullptr;  // kCountedNodes for each backend
 
 shmem_request_hook_type previous_request_hook = nullptr;
 shmem_startup_hook_type previous_startup_hook = nullptr;
@@ -65,10 +65,10 @@ extern "C" void SetUpLeaseMemory() {
 
 // This backend's cell for them; `wanted` false: null if there is none, else an unused one.
 Cell* FindCell(Oid node, uint64 generation, bool wanted) noexcept {
-  if (cells == nullptr || MyBackendId <= 0 || MyBackendId > MaxBackends) {
+  if (cells == nullptr || MyPlace() == kNoPlace) {
     return nullptr;
   }
-  Cell* mine = &cells[(MyBackendId - 1) * kCountedNodes];
+  Cell* mine = &cells[MyPlace() * kCountedNodes];
   Cell* unused = nullptr;
   for (Cell* cell = mine; cell < mine + kCountedNodes; cell++) {
     if (pg_atomic_read_u32(&cell->count) == 0) {
@@ -114,10 +114,10 @@ void LeaseCountDrop(Oid node, uint64 generation, bool unknown) noexcept {
 }
 
 void LeaseCountDropAll() noexcept {
-  if (cells == nullptr || MyBackendId <= 0 || MyBackendId > MaxBackends) {
+  if (cells == nullptr || MyPlace() == kNoPlace) {
     return;
   }
-  Cell* mine = &cells[(MyBackendId - 1) * kCountedNodes];
+  Cell* mine = &cells[MyPlace() * kCountedNodes];
   for (Cell* cell = mine; cell < mine + kCountedNodes; cell++) {
     pg_atomic_write_u32(&cell->count, 0);
   }

@@ -206,7 +206,7 @@ bool RegistryWaitReady(Oid database, int timeout_ms, WorkerEntry* entry) {
     if (waits_in_vain || left <= 0) {
       break;
     }
-    ConditionVariableTimedSleep(&registry_memory->changed, left, PG_WAIT_EXTENSION);
+    ConditionVariableTimedSleep(&registry_memory->changed, left, WaitEventOf(Wait::kWorkerChange));
   }
   ConditionVariableCancelSleep();
   return ready;

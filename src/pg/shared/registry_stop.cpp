@@ -42,7 +42,7 @@ void AwaitEnd(Oid database, pid_t pid) {
   WorkerEntry entry;
   ConditionVariablePrepareToSleep(&registry_memory->changed);
   while (RegistryLookup(database, &entry) && entry.pid == pid) {
-    ConditionVariableSleep(&registry_memory->changed, PG_WAIT_EXTENSION);
+    ConditionVariableSleep(&registry_memory->changed, WaitEventOf(Wait::kWorkerChange));
   }
   ConditionVariableCancelSleep();
   // It leaves the ProcArray without telling anybody.
@@ -52,7 +52,7 @@ void AwaitEnd(Oid database, pid_t pid) {
       break;
     }
     (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, kExitPollMs,
-                    PG_WAIT_EXTENSION);
+                    WaitEventOf(Wait::kWorkerChange));
     ResetLatch(MyLatch);
     CHECK_FOR_INTERRUPTS();
   }

@@ -18,7 +18,7 @@ Oid NodeArgument(FunctionCallInfo fcinfo, int number) {
 bool IsSession(int pid, bool* superuser) {
   Oid database;
   Oid role;
-  if (FindBackend(pid, &database, &role) == InvalidBackendId || database != MyDatabaseId) {
+  if (FindBackend(pid, &database, &role) == kNoPlace || database != MyDatabaseId) {
     return false;
   }
   *superuser = !OidIsValid(role) || superuser_arg(role);

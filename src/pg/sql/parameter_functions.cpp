@@ -34,7 +34,7 @@ void RefuseUnfit(const char* name) {
 // Of a library that the datanodes may have and the coordinator has not.
 bool IsUnknownCustom(const char* name) {
   return strchr(name, '.') != nullptr && GetConfigOption(name, true, false) == nullptr &&
-         check_GUC_name_for_parameter_acl(name);
+         MayNameParameter(name);
 }
 
 // What SET would refuse here to the current role is refused; objects that a value names may be on

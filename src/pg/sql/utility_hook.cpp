@@ -38,7 +38,7 @@ bool FindDatabase(const char* name, FormData_pg_database* row) {
 bool MayUseTablespace(const char* name) {
   const Oid tablespace = get_tablespace_oid(name, true);
   return OidIsValid(tablespace) && tablespace != GLOBALTABLESPACE_OID &&
-         pg_tablespace_aclcheck(tablespace, GetUserId(), ACL_CREATE) == ACLCHECK_OK;
+         CheckTablespaceAcl(tablespace, GetUserId(), ACL_CREATE) == ACLCHECK_OK;
 }
 
 // The server's own have_createdb_privilege() is not exported by all of PostgreSQL 15's releases.
@@ -56,7 +56,7 @@ bool MayCreateDatabases() {
 }
 
 bool OwnsOther(const FormData_pg_database& row) {
-  return row.oid != MyDatabaseId && pg_database_ownercheck(row.oid, GetUserId());
+  return row.oid != MyDatabaseId && OwnsDatabase(row.oid, GetUserId());
 }
 
 // Each of these returns the database that the statement needs for itself, or InvalidOid if the
@@ -112,7 +112,7 @@ Oid NeededByCreate(CreatedbStmt* statement) {
   FormData_pg_database row;
   const bool allowed =
       options_allowed && MayCreateDatabases() && FindDatabase(template_name, &row) &&
-      (row.datistemplate || pg_database_ownercheck(row.oid, GetUserId())) &&
+      (row.datistemplate || OwnsDatabase(row.oid, GetUserId())) &&
       row.oid != MyDatabaseId && !OidIsValid(get_database_oid(statement->dbname, true));
   return allowed ? row.oid : InvalidOid;
 }

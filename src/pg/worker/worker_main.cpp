@@ -86,7 +86,7 @@ void StartEngine(uint64 generation) {
   }
   const int fd_limit = RaiseDescriptorLimit();
   if (!EngineStart(NameStr(database_name), generation, fd_limit, listener,
-                   NodeCellsOf(MyBackendId))) {
+                   NodeCellsOf(MyPlace()))) {
     WorkerFail(ERRCODE_INSUFFICIENT_RESOURCES, EngineError());
   }
   WorkerCountSurvivors(generation);
@@ -100,7 +100,7 @@ void StartEngine(uint64 generation) {
 }
 
 [[noreturn]] void Work(uint64 generation) {
-  WaitEventSet* set = CreateWaitEventSet(TopMemoryContext, 3);
+  WaitEventSet* set = MakeWaitEventSet(3);
   AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
   AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
   AddWaitEventToSet(set, WL_SOCKET_READABLE, EngineFd(), nullptr, nullptr);
@@ -108,7 +108,7 @@ void StartEngine(uint64 generation) {
     EngineLookOut();
     WaitEvent events[3];
     (void)WaitEventSetWait(set, EngineTimeout(kLongestWaitMs), events, lengthof(events),
-                           PG_WAIT_EXTENSION);
+                           WaitEventOf(Wait::kWorkerMain));
     ResetLatch(MyLatch);
     if (ProcDiePending) {
       WorkerFinish(WorkerEnd::kTerminated, "it was terminated");

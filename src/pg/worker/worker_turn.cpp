@@ -41,8 +41,8 @@ void ReadSettings() {
 const char* LookUpProcess(const AttachQuestion& question, char* role, LeaseCell** cells) {
   Oid process_database;
   Oid process_role;
-  const BackendId backend = FindBackend(question.pid, &process_database, &process_role);
-  if (backend == InvalidBackendId || process_database != MyDatabaseId) {
+  const BackendPlace backend = FindBackend(question.pid, &process_database, &process_role);
+  if (backend == kNoPlace || process_database != MyDatabaseId) {
     return "peer is not a session of this database";
   }
   *cells = LeaseCellsOf(backend);
