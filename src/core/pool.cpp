@@ -1,8 +1,6 @@
 // A pool with its slots, and the node that it belongs to; on the main thread.
 #include "core/pool.h"
 
-#include <cassert>
-
 namespace polarx {
 
 const char* SlotStateName(SlotState state) {
@@ -17,65 +15,6 @@ Pool::Pool(PoolId pool_id, Node* owner, const MappingDefinition& mapping)
       options(mapping.options),
       remote_user(mapping.remote_user),
       remote_database(mapping.remote_database) {}
-
-Slot* Pool::AddSlot(SlotId slot_id, TimePoint now) {
-  std::list<Slot>& connecting = list(SlotState::kConnecting);
-  connecting.emplace_front();
-  Slot* slot = &connecting.front();
-  slot->id = slot_id;
-  slot->pool = this;
-  slot->self = connecting.begin();
-  slot->created_at = slot->state_since = now;
-  ++total_;
-  ++node->slots;
-  ++node->counts[static_cast<std::size_t>(SlotState::kConnecting)];
-  return slot;
-}
-
-void Pool::Move(Slot* slot, SlotState to, TimePoint now) {
-  assert(slot->pool == this && slot->state != to);
-  assert(slot->state != SlotState::kClosing);
-  std::list<Slot>& target = list(to);
-  auto place = target.begin();
-  while (to == SlotState::kIdle && place != target.end() && place->idle_since > slot->idle_since) {
-    ++place;
-  }
-  target.splice(place, list(slot->state), slot->self);
-  --node->counts[static_cast<std::size_t>(slot->state)];
-  ++node->counts[static_cast<std::size_t>(to)];
-  if (node->cell != nullptr && (slot->state == SlotState::kIdle || to == SlotState::kIdle)) {
-    node->cell->idle.store(static_cast<std::uint32_t>(node->count(SlotState::kIdle)));
-  }
-  if (slot->replaced) {
-    replaced_idle_ += (to == SlotState::kIdle ? 1 : 0) - (slot->state == SlotState::kIdle ? 1 : 0);
-  }
-  slot->state = to;
-  slot->state_since = now;
-}
-
-void Pool::Remove(Slot* slot) {
-  assert(slot->pool == this && slot->state == SlotState::kClosing && !slot->replaced);
-  list(SlotState::kClosing).erase(slot->self);
-  --total_;
-  --node->slots;
-  --node->counts[static_cast<std::size_t>(SlotState::kClosing)];
-}
-
-void Pool::SetReplaced(Slot* slot, bool replaced) {
-  assert(slot->pool == this);
-  if (slot->replaced == replaced) {
-    return;
-  }
-  slot->replaced = replaced;
-  const int idle = slot->state == SlotState::kIdle ? 1 : 0;
-  if (replaced) {
-    replaced_.push_back(slot);
-    replaced_idle_ += idle;
-  } else {
-    std::erase(replaced_, slot);
-    replaced_idle_ -= idle;
-  }
-}
 
 Sizes Pool::sizes() const {
   return {.total = total_,

@@ -47,16 +47,6 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // A new slot, connecting.
-  Slot* AddSlot(SlotId id, TimePoint now);
-  // The only place where a slot changes its state. It goes to the front of the new list.
-  // Among the idle ones, which are in order of use, it goes where idle_since says.
-  void Move(Slot* slot, SlotState to, TimePoint now);
-  // Forgets a closing slot.
-  void Remove(Slot* slot);
-  // The only place where Slot::replaced changes.
-  void SetReplaced(Slot* slot, bool replaced);
-
   int count(SlotState state) const { return static_cast<int>(list(state).size()); }
   std::list<Slot>& list(SlotState state) { return lists_[static_cast<int>(state)]; }
   const std::list<Slot>& list(SlotState state) const { return lists_[static_cast<int>(state)]; }
@@ -99,6 +89,8 @@ class Pool {
   Histogram printed_acquire_time;
 
  private:
+  friend class SlotTable;  // it alone changes these
+
   std::array<std::list<Slot>, kSlotStates> lists_;
   int total_ = 0;
   std::vector<Slot*> replaced_;
@@ -125,13 +117,19 @@ struct Node {
   // Minima are not refilled until then: tickets had to wait for room.
   TimePoint fill_blocked_until{};
 
-  // Over all pools; Pool keeps them.
-  std::array<int, kSlotStates> counts{};
-  int slots = 0;
+  Limits limits;  // that hold now: its own where it has any, else the settings'
 
-  int count(SlotState state) const { return counts[static_cast<std::size_t>(state)]; }
+  // Over all its pools.
+  int count(SlotState state) const { return counts_[static_cast<std::size_t>(state)]; }
+  int slots() const { return slots_; }
   int leased() const { return count(SlotState::kLeased) + survivors; }
-  int total() const { return slots + survivors; }
+  int total() const { return slots_ + survivors; }
+
+ private:
+  friend class SlotTable;  // it alone changes these
+
+  std::array<int, kSlotStates> counts_{};
+  int slots_ = 0;
 };
 
 }  // namespace polarx

@@ -50,11 +50,6 @@ void PoolBook::MarkWaiting(Node* node) {
   }
 }
 
-Slot* PoolBook::FindSlot(SlotId slot) {
-  const auto found = slots_.find(slot);
-  return found == slots_.end() ? nullptr : found->second;
-}
-
 Slot* PoolBook::FindLease(LeaseId lease) {
   const auto found = leases_.find(lease);
   return found == leases_.end() ? nullptr : found->second;
@@ -159,7 +154,7 @@ bool PoolBook::Withdraw(SessionId session, std::uint32_t request) {
 bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind kind, TimePoint now,
                        std::vector<std::string> verify) {
   Slot* slot = FindLease(lease);
-  if (slot == nullptr || slot->session != session) {
+  if (slot == nullptr || slot->lease.session != session) {
     return false;
   }
   EndUse(slot, now);
@@ -169,20 +164,20 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
 
 void PoolBook::Abandon(SessionId session, LeaseId lease, TimePoint now) {
   Slot* slot = FindLease(lease);
-  const parking::State state = slot == nullptr || slot->cell == nullptr
+  const parking::State state = slot == nullptr || slot->parking.cell == nullptr
                                    ? parking::State::kGone
-                                   : parking::Take(slot->cell, lease);
+                                   : parking::Take(slot->parking.cell, lease);
   if (state == parking::State::kGone) {
     (void)Release(session, lease, protocol::ReleaseKind::kClose, now);
   } else {
-    slot->reset_sent = state == parking::State::kResetSent;
+    slot->parking.reset_sent = state == parking::State::kResetSent;
     (void)Release(session, lease, protocol::ReleaseKind::kClean, now);
   }
 }
 
 // The limit was lowered.
 bool PoolBook::AboveLimit(const Node& node) const {
-  return node.total() - node.count(SlotState::kClosing) > LimitsOf(node).max_size;
+  return node.total() - node.count(SlotState::kClosing) > node.limits.max_size;
 }
 
 // What becomes of a slot that was leased.
@@ -198,18 +193,18 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now,
   } else if (AboveLimit(*pool->node)) {
     CloseSlot(slot, CloseReason::kIdle, now);
   } else {
-    pool->Move(slot, SlotState::kResetting, now);
+    slots_.Move(slot, SlotState::kResetting, now);
     NoteHurry(*pool);
-    if (std::exchange(slot->reset_sent, false)) {
+    if (std::exchange(slot->parking.reset_sent, false)) {
       kind = protocol::ReleaseKind::kResetSent;
     }
-    driver_->Reset(slot, {kind, now >= slot->check_at, std::move(verify)});
+    driver_->Reset(slot, {kind, now >= slot->age.check_at, std::move(verify)});
   }
 }
 
 bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
   Slot* slot = FindLease(lease);
-  if (slot == nullptr || slot->session != session) {
+  if (slot == nullptr || slot->lease.session != session) {
     return false;
   }
   EndLease(slot, now);
@@ -237,9 +232,9 @@ void PoolBook::Settle(Slot* slot, TimePoint now) {
   } else {
     if (slot->doomed != CloseReason::kNone) {
       slot->doomed = CloseReason::kNone;
-      slot->renew_at = EndOf(*slot);
+      slot->age.renew_at = EndOf(*slot);
     }
-    pool->Move(slot, SlotState::kIdle, now);
+    slots_.Move(slot, SlotState::kIdle, now);
     if (ready) {
       CloseReplaced(pool, now);
     }
@@ -270,7 +265,7 @@ void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
   }
   slot->doomed = reason;
   EndReplacement(slot);
-  slot->pool->Move(slot, SlotState::kClosing, now);
+  slots_.Move(slot, SlotState::kClosing, now);
   MarkDirty(slot->pool);
   driver_->Close(slot);
 }
@@ -281,7 +276,7 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   Duration& usual = pool->node->connect_time;
   const Duration took = now - slot->state_since;
   usual = usual == Duration::zero() ? took : (3 * usual + took) / 4;
-  slot->created_at = slot->idle_since = slot->checked_at = now;
+  slot->age.created_at = slot->idle_since = slot->age.checked_at = now;
   SetTimes(slot);
   RecoverNode(pool->node);
   if (pool->hold_off.Clear()) {
@@ -303,7 +298,7 @@ void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope sc
   ++pool->counters.connect_failures;
   const bool obsolete = pool->obsolete;
   const TimePoint began = slot->state_since;
-  pool->Move(slot, SlotState::kClosing, now);
+  slots_.Move(slot, SlotState::kClosing, now);
   Forget(slot);
   if (!obsolete) {
     Fail(pool, status, scope, now);
@@ -360,8 +355,7 @@ void PoolBook::OnClosed(Slot* slot, bool timed_out) {
 
 void PoolBook::Forget(Slot* slot) {
   timers_.Remove(slot->id);
-  slots_.erase(slot->id);
-  slot->pool->Remove(slot);
+  slots_.Remove(slot);
 }
 
 }  // namespace polarx

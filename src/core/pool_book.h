@@ -22,6 +22,7 @@
 
 #include "core/pool.h"
 #include "core/settings.h"
+#include "core/slot_table.h"
 #include "core/stat_line.h"
 #include "core/status.h"
 #include "core/timer_queue.h"
@@ -140,7 +141,7 @@ class PoolBook {
   static bool KeepsLease(const Slot& slot);
 
   // --- slots ----------------------------------------------------------------------------------
-  Slot* FindSlot(SlotId slot);  // null: gone
+  Slot* FindSlot(SlotId slot) { return slots_.Find(slot); }  // null: gone
   void OnConnected(Slot* slot, TimePoint now);
   void OnConnectFailed(Slot* slot, const Status& status, FailureScope scope, TimePoint now);
   void OnReady(Slot* slot, TimePoint now);  // warmed or reset
@@ -184,12 +185,12 @@ class PoolBook {
   std::map<PoolId, std::unique_ptr<Pool>>& pools() { return pools_; }
   const RequestCounters& counters() const { return counters_; }
   const Ticket* TicketOf(SessionId session) const;
-  Limits LimitsOf(const Node& node) const;
   const Settings& settings() const { return settings_; }
 
  private:
   using MappingKey = std::pair<NodeId, RoleId>;
 
+  Limits LimitsOf(const NodeDefinition& definition) const;
   Node* Define(const NodeDefinition& definition);
   Pool* PoolFor(Node* node, const MappingDefinition& mapping);
   void Retire(Pool* pool, TimePoint now);
@@ -242,7 +243,7 @@ class PoolBook {
   void WarnOfLongLease(Slot* slot, TimePoint now);
   bool NeedsReplacement(const Slot& slot, TimePoint now) const;
   void Replace(Slot* slot, TimePoint now);
-  static void EndReplacement(Slot* slot);
+  void EndReplacement(Slot* slot);
   bool AwaitsReplacement(const Slot& slot, TimePoint now) const;
   void Renew(Slot* slot, TimePoint now);
   void CloseReplaced(Pool* pool, TimePoint now);
@@ -314,7 +315,7 @@ class PoolBook {
   std::map<PoolId, std::unique_ptr<Pool>> pools_;
   std::map<std::pair<NodeId, Options>, Pool*> by_options_;  // pools that are not obsolete
   std::map<MappingKey, MappingEntry> mappings_;
-  std::unordered_map<SlotId, Slot*> slots_;
+  SlotTable slots_;
   std::unordered_map<LeaseId, Slot*> leases_;
   std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
   std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
@@ -335,7 +336,6 @@ class PoolBook {
   bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
   RequestCounters counters_;
   PoolId next_pool_ = 1;
-  SlotId next_slot_ = 1;
   LeaseId next_lease_ = 1;
   TicketId next_ticket_ = 1;
 };

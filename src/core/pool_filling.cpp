@@ -10,7 +10,7 @@ namespace polarx {
 bool PoolBook::MustFill(const Pool& pool, TimePoint now) const {
   const Node& node = *pool.node;
   return node.fill_blocked_until <= now && CanOpen(pool, false, now) &&
-         SlotsToOpen(pool.lasting_sizes(), LimitsOf(node), node.total(),
+         SlotsToOpen(pool.lasting_sizes(), node.limits, node.total(),
                      pool.InUse(now, settings_.pool_conn_keepalive)) > 0;
 }
 
@@ -24,7 +24,7 @@ void PoolBook::FillFromSessions(std::vector<Pool*>* filling, TimePoint now) {
   ServeDirty(filling, now);
   for (Pool* pool : *filling) {
     const bool in_use = pool->InUse(now, settings_.pool_conn_keepalive);
-    const int reserve = in_use ? LimitsOf(*pool->node).min_free : 0;
+    const int reserve = in_use ? pool->node->limits.min_free : 0;
     while (Reserve(pool->lasting_sizes()) < reserve && MustFill(*pool, now)) {
       Slot* slot = TakeParked(pool, Which::kRested, now);
       if (slot == nullptr) {

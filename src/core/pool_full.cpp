@@ -26,14 +26,9 @@ bool PoolBook::IsClaimed(const Pool& pool, const Pool& beneficiary) {
 // The pool farthest above its minimum, of those whose idle slots no older ticket waits for; null:
 // none.
 Pool* PoolBook::VictimFor(const Pool& beneficiary) {
-  Pool* victim = nullptr;
-  for (Pool* pool : beneficiary.node->pools) {
-    if (pool != &beneficiary && pool->count(SlotState::kIdle) > 0 &&
-        !IsClaimed(*pool, beneficiary) && (victim == nullptr || pool->total() > victim->total())) {
-      victim = pool;
-    }
-  }
-  return victim;
+  return SlotTable::LargestWithIdle(*beneficiary.node, [&beneficiary](const Pool& pool) {
+    return &pool != &beneficiary && !IsClaimed(pool, beneficiary);
+  });
 }
 
 // Could a connect show by now whether the trouble is over, and none is under way?
@@ -93,7 +88,7 @@ void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
   }
   const int total = node->total();
   // What is idle is kept for older tickets, nobody knows for how long.
-  if (pool->impatient > 0 && total >= LimitsOf(*node).max_size &&
+  if (pool->impatient > 0 && total >= node->limits.max_size &&
       node->leased() + node->count(SlotState::kIdle) == total && VictimFor(*pool) == nullptr) {
     for (auto ticket = pool->queue.begin(); ticket != pool->queue.end();) {
       Ticket* next = *ticket++;
@@ -114,7 +109,7 @@ std::string PoolBook::WaitedText(const Ticket& ticket, TimePoint now) {
 
 Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now) {
   const Node& node = *pool.node;
-  const Limits limits = LimitsOf(node);
+  const Limits limits = node.limits;
   const Slot* oldest = nullptr;
   for (const Pool* other : node.pools) {
     for (const Slot& slot : other->list(SlotState::kLeased)) {
@@ -134,10 +129,10 @@ Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint no
   std::string detail = text;
   if (oldest != nullptr) {
     std::snprintf(text, sizeof(text), " Process %d has held one for %.1f s",
-                  surroundings_->SessionPid(oldest->session),
+                  surroundings_->SessionPid(oldest->lease.session),
                   std::chrono::duration<double>(now - oldest->state_since).count());
     detail += text;
-    if (const Ticket* other = TicketOf(oldest->session); other != nullptr) {
+    if (const Ticket* other = TicketOf(oldest->lease.session); other != nullptr) {
       detail += " and waits for datanode";
       for (const Ticket::Want& want : other->wants) {
         detail += (&want == &other->wants.front() ? " \"" : ", \"") +

@@ -47,8 +47,8 @@ void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
   }
   if (TakeBack(slot, now)) {
     ComeBack(slot, protocol::ReleaseKind::kClean, now);
-  } else if (!slot->recalled) {
-    slot->recalled = true;
+  } else if (!slot->lease.recalled) {
+    slot->lease.recalled = true;
     events_->Recall(*slot);
   }
 }
@@ -56,7 +56,7 @@ void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
 Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
   Slot* slot = LiveIdle(pool, now);
   if (slot != nullptr) {
-    pool->Move(slot, SlotState::kChecking, now);
+    slots_.Move(slot, SlotState::kChecking, now);
     MarkDirty(pool);
   }
   return slot;

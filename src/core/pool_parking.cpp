@@ -46,22 +46,22 @@ void PoolBook::AllotNodeCell(Node* node) {
 
 // Where nobody waits the lease may come back through its cell, which is looked at soon.
 void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
-  slot->cell = nullptr;
-  slot->cell_index = protocol::kNoCell;
-  slot->retakes = slot->retakes_maintained = 0;
-  slot->unparkable = false;
-  slot->parked_since = TimePoint{};
+  slot->parking.cell = nullptr;
+  slot->parking.cell_index = protocol::kNoCell;
+  slot->parking.retakes = slot->parking.retakes_maintained = 0;
+  slot->parking.barred = false;
+  slot->parking.parked_since = TimePoint{};
   if (cells == nullptr || slot->pool->node->cell == nullptr) {
     return;
   }
   const bool fresh = slot->pool->node->published == 0;
   for (std::uint32_t index = 0; index < kCellsOfASession; ++index) {
-    if (parking::Allot(&cells[index], slot->lease, fresh)) {
+    if (parking::Allot(&cells[index], slot->lease.id, fresh)) {
       cells[index].held_us.store(0);
-      slot->cell = &cells[index];
-      slot->cell_index = index;
+      slot->parking.cell = &cells[index];
+      slot->parking.cell_index = index;
       if (fresh) {
-        recent_grants_.Set(slot->lease, now + parking::kFreshTime);
+        recent_grants_.Set(slot->lease.id, now + parking::kFreshTime);
       }
       return;
     }
@@ -70,13 +70,13 @@ void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
 
 // How often it was taken again.
 void PoolBook::CountRetakes(Slot* slot) {
-  if (slot->cell == nullptr) {
+  if (slot->parking.cell == nullptr) {
     return;
   }
-  const std::uint32_t retakes = slot->cell->retakes.load();
-  const std::uint32_t more = retakes - slot->retakes;
-  slot->retakes = retakes;
-  slot->leases += more;
+  const std::uint32_t retakes = slot->parking.cell->retakes.load();
+  const std::uint32_t more = retakes - slot->parking.retakes;
+  slot->parking.retakes = retakes;
+  slot->age.leases += more;
   slot->pool->counters.acquired += more;
   slot->pool->counters.hits += more;
 }
@@ -84,22 +84,23 @@ void PoolBook::CountRetakes(Slot* slot) {
 // The slot is nobody's lease any more; it still stands among the leased.
 void PoolBook::EndLease(Slot* slot, TimePoint now) {
   CountRetakes(slot);
-  if (slot->cell != nullptr) {
-    parking::Free(slot->cell, slot->lease);
-    slot->cell = nullptr;
+  if (slot->parking.cell != nullptr) {
+    parking::Free(slot->parking.cell, slot->lease.id);
+    slot->parking.cell = nullptr;
   }
-  recent_grants_.Remove(slot->lease);
-  leases_.erase(slot->lease);
-  slot->lease = 0;
-  slot->session = 0;
+  recent_grants_.Remove(slot->lease.id);
+  leases_.erase(slot->lease.id);
+  slot->lease.id = 0;
+  slot->lease.session = 0;
   slot->idle_since = now;
-  slot->parked_since = TimePoint{};
+  slot->parking.parked_since = TimePoint{};
   MarkDirty(slot->pool);
 }
 
 // A lease ends that was in use: of one that was parked, the last time of that counts.
 void PoolBook::EndUse(Slot* slot, TimePoint now) {
-  const std::uint32_t held_us = slot->cell != nullptr ? slot->cell->held_us.load() : 0;
+  const std::uint32_t held_us =
+      slot->parking.cell != nullptr ? slot->parking.cell->held_us.load() : 0;
   slot->pool->hold_time.Add(held_us != 0 ? Duration(held_us) : now - slot->state_since);
   EndLease(slot, now);
 }
@@ -109,7 +110,7 @@ bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
   if (state == parking::State::kGone) {
     return false;
   }
-  slot->reset_sent = state == parking::State::kResetSent;
+  slot->parking.reset_sent = state == parking::State::kResetSent;
   events_->Taken(*slot);
   EndUse(slot, now);
   return true;
@@ -117,7 +118,8 @@ bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
 
 // Takes the slot back if it is parked.
 bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
-  return slot->cell != nullptr && OnTaken(slot, parking::Take(slot->cell, slot->lease), now);
+  return slot->parking.cell != nullptr &&
+         OnTaken(slot, parking::Take(slot->parking.cell, slot->lease.id), now);
 }
 
 // --- given back through the cell ----------------------------------------------------------------
@@ -130,8 +132,8 @@ void PoolBook::OnReturned(Slot* slot, TimePoint now) {
 
 bool PoolBook::CollectReturned(LeaseId lease, TimePoint now) {
   Slot* slot = FindLease(lease);
-  const bool returned =
-      slot != nullptr && slot->cell != nullptr && parking::TakeReturned(slot->cell, lease);
+  const bool returned = slot != nullptr && slot->parking.cell != nullptr &&
+                        parking::TakeReturned(slot->parking.cell, lease);
   if (returned) {
     OnReturned(slot, now);
   }
@@ -151,7 +153,7 @@ int PoolBook::CollectReturned(TimePoint now) {
 void PoolBook::LookAgain(TimePoint now) {
   while (const auto lease = recent_grants_.TakeDue(now)) {
     Slot* slot = leases_.at(*lease);
-    if (parking::LookAgain(slot->cell, *lease)) {
+    if (parking::LookAgain(slot->parking.cell, *lease)) {
       OnReturned(slot, now);
     }
   }
@@ -168,11 +170,11 @@ Duration PoolBook::Patience(const Node& node) {
 
 // Its session has sent the reset, and has not come back for it within that time.
 bool PoolBook::Rested(const Slot& slot, TimePoint now) {
-  if (slot.cell == nullptr ||
-      parking::StateOf(*slot.cell, slot.lease) != parking::State::kResetSent) {
+  if (slot.parking.cell == nullptr ||
+      parking::StateOf(*slot.parking.cell, slot.lease.id) != parking::State::kResetSent) {
     return false;
   }
-  const std::uint32_t rest = parking::ClockMs(now) - slot.cell->sent_ms.load();
+  const std::uint32_t rest = parking::ClockMs(now) - slot.parking.cell->sent_ms.load();
   return std::chrono::milliseconds(static_cast<std::int32_t>(rest)) >= Patience(*slot.pool->node);
 }
 
@@ -181,8 +183,8 @@ bool PoolBook::MayTake(const Slot& slot, Which which, TimePoint now) {
     case Which::kRested:
       return Rested(slot, now);
     case Which::kUnused:
-      return (slot.parked_since != TimePoint{} &&
-              slot.cell->retakes.load() == slot.retakes_maintained) ||
+      return (slot.parking.parked_since != TimePoint{} &&
+              slot.parking.cell->retakes.load() == slot.parking.retakes_maintained) ||
              Rested(slot, now);
     case Which::kAny:
       return true;
@@ -202,7 +204,7 @@ Slot* PoolBook::TakeParked(Pool* pool, Which which, TimePoint now) {
     if (MayTake(*slot, which, now) && TakeParked(slot, now)) {
       return slot;
     }
-    leased.splice(leased.begin(), leased, slot->self);  // looked at last the next time
+    slots_.MoveBehind(slot);  // looked at last the next time
   }
   pool->none_parked = which == Which::kAny && pool->node->published > 0;
   return nullptr;
@@ -231,14 +233,14 @@ void PoolBook::TakeAllParked(Pool* pool, TimePoint now) {
 }
 
 bool PoolBook::KeepsLease(const Slot& slot) {
-  return slot.cell == nullptr ||
-         parking::TakeOrRecall(slot.cell, slot.lease) == parking::State::kGone;
+  return slot.parking.cell == nullptr ||
+         parking::TakeOrRecall(slot.parking.cell, slot.lease.id) == parking::State::kGone;
 }
 
 // Takes the slot back if it is parked; if it is in use, it will not be parked any more.
 bool PoolBook::TakeBack(Slot* slot, TimePoint now) {
-  return slot->cell != nullptr &&
-         OnTaken(slot, parking::TakeOrRecall(slot->cell, slot->lease), now);
+  return slot->parking.cell != nullptr &&
+         OnTaken(slot, parking::TakeOrRecall(slot->parking.cell, slot->lease.id), now);
 }
 
 void PoolBook::CountParked() {
@@ -255,29 +257,30 @@ void PoolBook::CountParked() {
 // wanted elsewhere, due for something, or reset.
 void PoolBook::MaintainParked(Pool* pool, TimePoint now) {
   const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
-  const Limits limits = LimitsOf(*pool->node);
+  const Limits limits = pool->node->limits;
   int wanted = pool->node->total() >= limits.max_size
                    ? limits.min_free - pool->sizes().idle - pool->sizes().resetting
                    : 0;
   std::list<Slot>& leased = pool->list(SlotState::kLeased);
   for (auto place = leased.end(); place != leased.begin();) {
     Slot* slot = &*--place;
-    if (slot->cell == nullptr) {
+    if (slot->parking.cell == nullptr) {
       continue;
     }
     CountRetakes(slot);
-    const bool used = std::exchange(slot->retakes_maintained, slot->retakes) != slot->retakes;
+    const bool used = std::exchange(slot->parking.retakes_maintained, slot->parking.retakes) !=
+                      slot->parking.retakes;
     pool->last_acquired = used ? now : pool->last_acquired;
     if (!slot->parked()) {
-      slot->parked_since = TimePoint{};
+      slot->parking.parked_since = TimePoint{};
       continue;
     }
-    const bool unused = slot->parked_since != TimePoint{} && !used;
+    const bool unused = slot->parking.parked_since != TimePoint{} && !used;
     if (!unused) {
-      slot->parked_since = now;
+      slot->parking.parked_since = now;
     }
     const bool expired =
-        keepalive >= std::chrono::seconds(0) && now - slot->parked_since >= keepalive;
+        keepalive >= std::chrono::seconds(0) && now - slot->parking.parked_since >= keepalive;
     const bool spare = unused && (wanted > 0 || Rested(*slot, now));
     if ((expired || spare) && TakeParked(slot, now)) {
       --wanted;

@@ -31,7 +31,7 @@ Slot* PoolBook::LongestIdle(const Pool& beneficiary, bool spare) {
   Slot* longest = nullptr;
   for (auto& [id, pool] : pools_) {
     std::list<Slot>& idle = pool->list(SlotState::kIdle);
-    const int kept = spare ? LimitsOf(*pool->node).min_size : 0;
+    const int kept = spare ? pool->node->limits.min_size : 0;
     if (pool.get() != &beneficiary && !idle.empty() &&
         pool->total() - pool->count(SlotState::kClosing) > kept && !IsClaimed(*pool, beneficiary) &&
         (longest == nullptr || idle.back().idle_since < longest->idle_since)) {

@@ -156,7 +156,7 @@ void PoolBook::ExpireTickets(TimePoint now) {
     if (const HoldOff* hold_off = lacking->ActiveHoldOff(); hold_off != nullptr) {
       RejectTicket(ticket, hold_off->Refusal(now));
     } else if (const Status room = surroundings_->RoomFor(*lacking->node);
-               !room.ok() && lacking->node->total() < LimitsOf(*lacking->node).max_size) {
+               !room.ok() && lacking->node->total() < lacking->node->limits.max_size) {
       ++pools_.at(lacking->id)->counters.rejected;
       RejectTicket(ticket, room);
     } else {
@@ -219,7 +219,7 @@ bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
     if (slot == nullptr) {
       return false;
     }
-    if (want.restricted && !slot->password_used) {
+    if (want.restricted && !slot->connection.password_used) {
       RejectTicket(ticket, Status(sqlstate::kPasswordRequired, "password is required",
                                   "Non-superuser cannot connect to datanode \"" +
                                       want.pool->node->definition.name +
@@ -248,17 +248,17 @@ bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
 
 void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now) {
   Pool* pool = slot->pool;
-  pool->Move(slot, SlotState::kLeased, now);
-  slot->lease = next_lease_++;
-  slot->session = ticket.session;
-  slot->role = role;
-  slot->recalled = false;
-  slot->warned = false;
-  slot->held_since = now;
+  slots_.Move(slot, SlotState::kLeased, now);
+  slot->lease.id = next_lease_++;
+  slot->lease.session = ticket.session;
+  slot->lease.role = role;
+  slot->lease.recalled = false;
+  slot->lease.warned = false;
+  slot->lease.held_since = now;
   AllotCell(slot, ticket.cells, now);
   Arm(slot);
-  ++slot->leases;
-  leases_[slot->lease] = slot;
+  ++slot->age.leases;
+  leases_[slot->lease.id] = slot;
   pool->ever_acquired = true;
   pool->last_acquired = now;
   NoteHurry(*pool);
@@ -293,8 +293,7 @@ Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
 // another pool, which gets it by eviction.
 bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const {
   const Node& node = *pool.node;
-  if (node.waiting <= static_cast<int>(pool.queue.size()) ||
-      node.total() < LimitsOf(node).max_size) {
+  if (node.waiting <= static_cast<int>(pool.queue.size()) || node.total() < node.limits.max_size) {
     return false;
   }
   int older = 0;
@@ -308,7 +307,7 @@ bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) 
 
 bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
   const Node& node = *pool.node;
-  if (pool.obsolete || node.paused || node.total() >= LimitsOf(node).max_size) {
+  if (pool.obsolete || node.paused || node.total() >= node.limits.max_size) {
     return false;
   }
   const int connecting = node.count(SlotState::kConnecting);
@@ -329,11 +328,7 @@ bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
   return connecting < kParallelConnects;
 }
 
-void PoolBook::Open(Pool* pool, TimePoint now) {
-  Slot* slot = pool->AddSlot(next_slot_++, now);
-  slots_[slot->id] = slot;
-  driver_->Connect(slot);
-}
+void PoolBook::Open(Pool* pool, TimePoint now) { driver_->Connect(slots_.Add(pool, now)); }
 
 void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   if (pool->queue.empty() || pool->node->paused) {
@@ -373,7 +368,7 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
     return;
   }
   Node* node = pool->node;
-  if (missing <= 0 || HeldOff(*pool, now) || node->total() < LimitsOf(*node).max_size) {
+  if (missing <= 0 || HeldOff(*pool, now) || node->total() < node->limits.max_size) {
     return;
   }
   if (node->fill_blocked_until > now) {

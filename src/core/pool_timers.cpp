@@ -26,21 +26,22 @@ std::string Megabytes(std::int64_t bytes) { return std::to_string((bytes + 52428
 }  // namespace
 
 TimePoint PoolBook::EndOf(const Slot& slot) const {
-  return slot.created_at + settings_.pool_session_max_lifetime;
+  return slot.age.created_at + settings_.pool_session_max_lifetime;
 }
 
 TimePoint PoolBook::DueTime(const Slot& slot) const {
   if (slot.state == SlotState::kIdle) {
-    return std::min(slot.renew_at, slot.check_at);
+    return std::min(slot.age.renew_at, slot.age.check_at);
   }
   if (slot.state != SlotState::kLeased) {
     return kNever;
   }
-  const TimePoint expiry = slot.doomed == CloseReason::kNone ? slot.expires_at : kNever;
-  const bool warns = !slot.warned && settings_.lease_warn_after > std::chrono::seconds(0);
-  const TimePoint check = slot.cell != nullptr && !slot.unparkable ? slot.check_at : kNever;
-  return std::min(warns ? std::min(expiry, slot.held_since + settings_.lease_warn_after) : expiry,
-                  check);
+  const TimePoint expiry = slot.doomed == CloseReason::kNone ? slot.age.expires_at : kNever;
+  const bool warns = !slot.lease.warned && settings_.lease_warn_after > std::chrono::seconds(0);
+  const TimePoint check =
+      slot.parking.cell != nullptr && !slot.parking.barred ? slot.age.check_at : kNever;
+  return std::min(
+      warns ? std::min(expiry, slot.lease.held_since + settings_.lease_warn_after) : expiry, check);
 }
 
 void PoolBook::Arm(Slot* slot) { timers_.SetEarlier(slot->id, DueTime(*slot)); }
@@ -48,42 +49,43 @@ void PoolBook::Arm(Slot* slot) { timers_.SetEarlier(slot->id, DueTime(*slot)); }
 // From the settings that hold now.
 void PoolBook::SetTimes(Slot* slot) {
   EndReplacement(slot);
-  slot->expires_at = slot->renew_at =
-      slot->created_at + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
-  slot->check_at =
-      slot->checked_at + JitteredGap(settings_.pool_session_context_check_gap, Jitter());
+  slot->age.expires_at = slot->age.renew_at =
+      slot->age.created_at + JitteredLifetime(settings_.pool_session_max_lifetime, Jitter());
+  slot->age.check_at =
+      slot->age.checked_at + JitteredGap(settings_.pool_session_context_check_gap, Jitter());
 }
 
 void PoolBook::FireTimers(TimePoint now) {
   while (const auto slot = timers_.TakeDue(now)) {
-    Fire(slots_.at(*slot), now);
+    Fire(slots_.Find(*slot), now);
   }
 }
 
 // The slot may be closing afterwards.
 void PoolBook::Fire(Slot* slot, TimePoint now) {
   if (slot->state == SlotState::kLeased) {
-    if (now >= slot->expires_at && slot->doomed == CloseReason::kNone) {
-      if (!slot->replaced && NeedsReplacement(*slot, now) && CanOpen(*slot->pool, false, now) &&
+    if (now >= slot->age.expires_at && slot->doomed == CloseReason::kNone) {
+      if (!slot->age.replaced && NeedsReplacement(*slot, now) && CanOpen(*slot->pool, false, now) &&
           HasRoom(*slot->pool)) {
         Replace(slot, now);
       }
       Doom(slot, CloseReason::kLifetime, now);
-    } else if (now >= slot->check_at && slot->cell != nullptr && !slot->unparkable) {
+    } else if (now >= slot->age.check_at && slot->parking.cell != nullptr &&
+               !slot->parking.barred) {
       CallForCheck(slot, now);
     }
     if (slot->state == SlotState::kLeased) {
       WarnOfLongLease(slot, now);
     }
   } else if (slot->state == SlotState::kIdle) {
-    if (now >= slot->renew_at) {
+    if (now >= slot->age.renew_at) {
       Renew(slot, now);
-    } else if (now >= slot->check_at) {
+    } else if (now >= slot->age.check_at) {
       // One at a time: the others are for users.
       if (slot->pool->count(SlotState::kChecking) > 0) {
-        slot->check_at = TakePlace(&slot->pool->last_check, kCheckAgain, now);
+        slot->age.check_at = TakePlace(&slot->pool->last_check, kCheckAgain, now);
       } else {
-        slot->pool->Move(slot, SlotState::kChecking, now);
+        slots_.Move(slot, SlotState::kChecking, now);
         MarkDirty(slot->pool);
         driver_->Measure(slot);
       }
@@ -97,7 +99,7 @@ void PoolBook::Fire(Slot* slot, TimePoint now) {
 // Its memory is measured when it comes back: at once if it is parked.
 void PoolBook::CallForCheck(Slot* slot, TimePoint now) {
   if (!TakeBack(slot, now)) {
-    slot->unparkable = true;
+    slot->parking.barred = true;
     return;
   }
   ComeBack(slot, protocol::ReleaseKind::kClean, now);
@@ -105,18 +107,18 @@ void PoolBook::CallForCheck(Slot* slot, TimePoint now) {
 
 // One that is parked is not held, and one that was taken again not for so long.
 void PoolBook::WarnOfLongLease(Slot* slot, TimePoint now) {
-  if (slot->warned || settings_.lease_warn_after <= std::chrono::seconds(0) ||
-      now - slot->held_since < settings_.lease_warn_after) {
+  if (slot->lease.warned || settings_.lease_warn_after <= std::chrono::seconds(0) ||
+      now - slot->lease.held_since < settings_.lease_warn_after) {
     return;
   }
-  const std::uint32_t known = slot->retakes;
+  const std::uint32_t known = slot->parking.retakes;
   CountRetakes(slot);
-  if (slot->parked() || known != slot->retakes) {
-    slot->held_since = now;
+  if (slot->parked() || known != slot->parking.retakes) {
+    slot->lease.held_since = now;
     return;
   }
-  slot->warned = true;
-  events_->LongLease(*slot, now - slot->held_since);
+  slot->lease.warned = true;
+  events_->LongLease(*slot, now - slot->lease.held_since);
 }
 
 // --- replacement --------------------------------------------------------------------------------
@@ -127,24 +129,24 @@ bool PoolBook::NeedsReplacement(const Slot& slot, TimePoint now) const {
   Sizes sizes = pool.lasting_sizes();
   --sizes.total;
   sizes.idle -= slot.state == SlotState::kIdle ? 1 : 0;
-  return !pool.obsolete && SlotsToOpen(sizes, LimitsOf(*pool.node), pool.node->total() - 1,
+  return !pool.obsolete && SlotsToOpen(sizes, pool.node->limits, pool.node->total() - 1,
                                        pool.InUse(now, settings_.pool_conn_keepalive)) > 0;
 }
 
 void PoolBook::Replace(Slot* slot, TimePoint now) {
-  slot->pool->SetReplaced(slot, true);
+  slots_.SetReplaced(slot, true);
   Open(slot->pool, now);
 }
 
 void PoolBook::EndReplacement(Slot* slot) {
-  slot->pool->SetReplaced(slot, false);
-  slot->replacement_ready = false;
+  slots_.SetReplaced(slot, false);
+  slot->age.replacement_ready = false;
 }
 
 // An expired lease that comes back before its replacement is ready is of use until then.
 bool PoolBook::AwaitsReplacement(const Slot& slot, TimePoint now) const {
-  return slot.doomed == CloseReason::kLifetime && slot.replaced && !slot.replacement_ready &&
-         now < EndOf(slot);
+  return slot.doomed == CloseReason::kLifetime && slot.age.replaced &&
+         !slot.age.replacement_ready && now < EndOf(slot);
 }
 
 // An idle slot has expired: it stays until the one that replaces it is open, if there has to be one
@@ -152,18 +154,18 @@ bool PoolBook::AwaitsReplacement(const Slot& slot, TimePoint now) const {
 void PoolBook::Renew(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
   const Node& node = *pool->node;
-  const bool full = node.total() >= LimitsOf(node).max_size;
-  const bool needed = slot->replaced || (NeedsReplacement(*slot, now) && !full);
+  const bool full = node.total() >= node.limits.max_size;
+  const bool needed = slot->age.replaced || (NeedsReplacement(*slot, now) && !full);
   if (now >= EndOf(*slot) || !needed) {
     CloseSlot(slot, CloseReason::kLifetime, now);
-  } else if (slot->replaced) {
-    slot->renew_at = EndOf(*slot);
+  } else if (slot->age.replaced) {
+    slot->age.renew_at = EndOf(*slot);
   } else if (CanOpen(*pool, false, now) && HasRoom(*pool)) {
     Replace(slot, now);
-    slot->renew_at = EndOf(*slot);
+    slot->age.renew_at = EndOf(*slot);
   } else {
     const TimePoint place = TakePlace(&pool->last_renewal, kRenewGap, now);
-    slot->renew_at = std::min(std::max(now + kRenewAgain, place), EndOf(*slot));
+    slot->age.renew_at = std::min(std::max(now + kRenewAgain, place), EndOf(*slot));
   }
 }
 
@@ -174,16 +176,16 @@ void PoolBook::CloseReplaced(Pool* pool, TimePoint now) {
   Slot* oldest = nullptr;
   for (Slot* slot : pool->replaced()) {
     const auto rank = [](const Slot& of) {
-      return std::make_pair(of.state != SlotState::kIdle, of.created_at);
+      return std::make_pair(of.state != SlotState::kIdle, of.age.created_at);
     };
-    if (!slot->replacement_ready && (oldest == nullptr || rank(*slot) < rank(*oldest))) {
+    if (!slot->age.replacement_ready && (oldest == nullptr || rank(*slot) < rank(*oldest))) {
       oldest = slot;
     }
   }
   if (oldest == nullptr) {
     return;
   }
-  oldest->replacement_ready = true;
+  oldest->age.replacement_ready = true;
   if (oldest->state == SlotState::kIdle) {
     CloseSlot(oldest, CloseReason::kLifetime, now);
   }
@@ -195,9 +197,9 @@ void PoolBook::OnMeasured(Slot* slot, std::optional<std::int64_t> bytes, TimePoi
   assert(slot->state == SlotState::kResetting || slot->state == SlotState::kChecking);
   Pool* pool = slot->pool;
   Node* node = pool->node;
-  slot->memory_bytes = bytes;
-  slot->checked_at = now;
-  slot->check_at = now + JitteredGap(settings_.pool_session_context_check_gap, Jitter());
+  slot->age.memory_bytes = bytes;
+  slot->age.checked_at = now;
+  slot->age.check_at = now + JitteredGap(settings_.pool_session_context_check_gap, Jitter());
   if (!bytes.has_value() && !std::exchange(node->memory_hidden, true)) {
     surroundings_->Log(
         "memory of sessions on datanode \"" + node->definition.name + "\" cannot be measured",
@@ -210,7 +212,7 @@ void PoolBook::OnMeasured(Slot* slot, std::optional<std::int64_t> bytes, TimePoi
     surroundings_->Log("connection to datanode \"" + node->definition.name +
                            "\" is closed: its session, "
                            "process " +
-                           std::to_string(slot->remote_pid) + " of remote user \"" +
+                           std::to_string(slot->connection.remote_pid) + " of remote user \"" +
                            pool->remote_user + "\", uses " + Megabytes(*bytes),
                        "pooler.pool_session_memory_limit is " + Megabytes(limit) + ".");
     CloseSlot(slot, CloseReason::kMemory, now);

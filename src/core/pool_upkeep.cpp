@@ -6,11 +6,11 @@
 
 namespace polarx {
 
-Limits PoolBook::LimitsOf(const Node& node) const {
+Limits PoolBook::LimitsOf(const NodeDefinition& definition) const {
   const auto pick = [](int own, int general) { return own >= 0 ? own : general; };
-  return {.max_size = pick(node.definition.max_pool_size, settings_.max_pool_size),
-          .min_size = pick(node.definition.min_pool_size, settings_.min_pool_size),
-          .min_free = pick(node.definition.min_free_size, settings_.min_free_size)};
+  return {.max_size = pick(definition.max_pool_size, settings_.max_pool_size),
+          .min_size = pick(definition.min_pool_size, settings_.min_pool_size),
+          .min_free = pick(definition.min_free_size, settings_.min_free_size)};
 }
 
 void PoolBook::Apply(const Settings& settings, TimePoint now) {
@@ -20,7 +20,7 @@ void PoolBook::Apply(const Settings& settings, TimePoint now) {
       settings.pool_session_context_check_gap != settings_.pool_session_context_check_gap;
   const bool warmup_changed = settings.warmup_query != settings_.warmup_query;
   settings_ = settings;
-  for (auto& [id, slot] : slots_) {
+  for (auto& [id, slot] : slots_.all()) {
     if ((lifetime_changed || gap_changed) && slot->state != SlotState::kConnecting) {
       SetTimes(slot);
     }
@@ -33,6 +33,7 @@ void PoolBook::Apply(const Settings& settings, TimePoint now) {
     }
   }
   for (auto& [id, node] : nodes_) {
+    node->limits = LimitsOf(node->definition);
     node->fill_blocked_until = TimePoint{};
     MarkNode(node.get());
   }
@@ -79,6 +80,7 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
     node->known_up = false;
   }
   node->definition = definition;
+  node->limits = LimitsOf(definition);
   node->obsolete = false;
   MarkNode(node.get());
   return node.get();
@@ -132,9 +134,9 @@ void PoolBook::SetCatalog(const std::vector<NodeDefinition>& nodes,
 void PoolBook::DoomUnfit(TimePoint now) {
   std::vector<Slot*> unfit;
   for (auto& [lease, slot] : leases_) {
-    const MappingEntry* entry = FindMapping(slot->pool->node->definition.id, slot->role);
+    const MappingEntry* entry = FindMapping(slot->pool->node->definition.id, slot->lease.role);
     if (entry == nullptr || entry->pool != slot->pool ||
-        (entry->definition.restricted && !slot->password_used)) {
+        (entry->definition.restricted && !slot->connection.password_used)) {
       unfit.push_back(slot);
     }
   }
@@ -218,7 +220,7 @@ void PoolBook::Maintain(TimePoint now) {
   const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
   (void)CollectReturned(now);
   for (auto& [id, pool] : pools_) {
-    const Limits limits = LimitsOf(*pool->node);
+    const Limits limits = pool->node->limits;
     MaintainParked(pool.get(), now);
     std::list<Slot>& idle = pool->list(SlotState::kIdle);
     int unused = 0;
@@ -244,7 +246,7 @@ void PoolBook::CloseAboveLimits(TimePoint now) {
   for (auto& [id, pool] : pools_) {
     const Node* node = pool->node;
     std::list<Slot>& idle = pool->list(SlotState::kIdle);
-    int above = node->total() - node->count(SlotState::kClosing) - LimitsOf(*node).max_size;
+    int above = node->total() - node->count(SlotState::kClosing) - node->limits.max_size;
     for (; above > 0 && !idle.empty(); --above) {
       CloseSlot(&idle.back(), CloseReason::kIdle, now);
     }

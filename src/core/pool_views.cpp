@@ -89,7 +89,7 @@ std::vector<protocol::Row> PoolRows(const PoolBook& book, const WallClock& clock
   std::vector<protocol::Row> rows;
   for (const auto& [id, pool] : book.pools()) {
     const Sizes sizes = pool->sizes();
-    const Limits limits = book.LimitsOf(*pool->node);
+    const Limits limits = pool->node->limits;
     const PoolCounters& counters = pool->counters;
     const HoldOff& trouble = Relevant(*pool);
     protocol::Row row{std::to_string(id), pool->node->definition.name, pool->remote_user,
@@ -126,17 +126,19 @@ std::vector<protocol::Row> ConnectionRows(const PoolBook& book, Surroundings* se
   for (const auto& [id, pool] : book.pools()) {
     for (int state = 0; state < kSlotStates; ++state) {
       for (const Slot& slot : pool->list(static_cast<SlotState>(state))) {
-        rows.push_back({std::to_string(slot.id), std::to_string(id), pool->node->definition.name,
-                        pool->remote_user, slot.parked() ? "parked" : SlotStateName(slot.state),
-                        slot.remote_pid == 0 ? Value() : Value(std::to_string(slot.remote_pid)),
-                        slot.session == 0
-                            ? Value()
-                            : Value(std::to_string(sessions->SessionPid(slot.session))),
-                        TimestampText(slot.created_at, clock),
-                        TimestampText(slot.state_since, clock), std::to_string(slot.leases),
-                        slot.memory_bytes ? Value(std::to_string(*slot.memory_bytes)) : Value(),
-                        slot.memory_bytes ? TimestampText(slot.checked_at, clock) : Value(),
-                        std::to_string(slot.thread)});
+        rows.push_back(
+            {std::to_string(slot.id), std::to_string(id), pool->node->definition.name,
+             pool->remote_user, slot.parked() ? "parked" : SlotStateName(slot.state),
+             slot.connection.remote_pid == 0 ? Value()
+                                             : Value(std::to_string(slot.connection.remote_pid)),
+             slot.lease.session == 0
+                 ? Value()
+                 : Value(std::to_string(sessions->SessionPid(slot.lease.session))),
+             TimestampText(slot.age.created_at, clock), TimestampText(slot.state_since, clock),
+             std::to_string(slot.age.leases),
+             slot.age.memory_bytes ? Value(std::to_string(*slot.age.memory_bytes)) : Value(),
+             slot.age.memory_bytes ? TimestampText(slot.age.checked_at, clock) : Value(),
+             std::to_string(slot.connection.thread)});
       }
     }
   }

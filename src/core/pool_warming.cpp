@@ -17,14 +17,14 @@ void PoolBook::WarmUp(Pool* pool, TimePoint now) {
   while (!pool->cold.empty()) {
     Slot* slot = FindSlot(pool->cold.front());
     const bool cold =
-        slot != nullptr && slot->leases == 0 && slot->state == SlotState::kIdle && !off;
+        slot != nullptr && slot->age.leases == 0 && slot->state == SlotState::kIdle && !off;
     if (cold && (!pool->queue.empty() || node.count(SlotState::kConnecting) > 0 ||
                  node.count(SlotState::kWarming) >= kParallelWarmups)) {
       return;
     }
     pool->cold.pop_front();
     if (cold) {
-      pool->Move(slot, SlotState::kWarming, now);
+      slots_.Move(slot, SlotState::kWarming, now);
       driver_->Warm(slot);
     }
   }
@@ -47,7 +47,7 @@ void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, Tim
     pool->warmup_blocked_until = now + kWithoutWarmup;
     CloseSlot(slot, CloseReason::kError, now);
   } else {
-    pool->Move(slot, SlotState::kResetting, now);
+    slots_.Move(slot, SlotState::kResetting, now);
     CloseReplaced(pool, now);
     NoteHurry(*pool);
     driver_->Reset(slot, {protocol::ReleaseKind::kInTransaction, false, {}});

@@ -16,7 +16,7 @@ using SlotId = std::uint64_t;     // never used twice in a worker's life
 using LeaseId = std::uint64_t;    // one for every hand-out, never used twice; 0: none
 using SessionId = std::uint64_t;  // never used twice in a worker's life; 0: none
 
-// A state is the list of its pool that the slot is in; Pool::Move alone changes both.
+// A state is the list of its pool that the slot is in; SlotTable::Move alone changes both.
 enum class SlotState : std::uint8_t {
   kConnecting,
   kWarming,
@@ -42,53 +42,66 @@ enum class CloseReason : std::uint8_t {
 
 class Pool;
 
-struct Slot {
-  SlotId id = 0;
-  Pool* pool = nullptr;
-  SlotState state = SlotState::kConnecting;  // Pool::Move only
-  std::list<Slot>::iterator self;            // Pool::Move only
-
-  // The connection; set by the engine once it is open.
+// What the engine knows of the datanode connection once it is open.
+struct Connection {
   int thread = 0;   // worker thread that owns it
   int socket = -1;  // valid from connected until it is closing
   int remote_pid = 0;
   bool password_used = false;
   SharedParameters parameters;  // as the datanode last reported them; null until connected
+};
 
-  TimePoint created_at{};
-  TimePoint state_since{};
-  TimePoint idle_since{};                   // last release or, before the first, opening
-  TimePoint expires_at = kNever;            // to be replaced from then on
-  TimePoint renew_at = kNever;              // while idle: when to look after its replacement
-  bool replaced = false;                    // another was opened instead; Pool::SetReplaced
-  bool replacement_ready = false;           // and can stand in for it
-  std::uint64_t leases = 0;                 // hand-outs so far
-  CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
-
-  // The memory of the datanode session.
-  std::optional<std::int64_t> memory_bytes;  // unset: not measured
-  TimePoint checked_at{};                    // opened or measured
-  TimePoint check_at = kNever;               // to be measured then
-
-  // The lease; set while leased.
-  LeaseId lease = 0;
+// Who holds the slot; set while leased.
+struct Lease {
+  LeaseId id = 0;
   SessionId session = 0;
   RoleId role = 0;
   bool recalled = false;   // the session was told to give it back
   bool warned = false;     // that it is held for long was told
   TimePoint held_since{};  // as far as is known, for a parked one cannot be seen being taken again
+};
 
-  // Where the session may park it; null: nowhere.
-  LeaseCell* cell = nullptr;
+// Where the session may park its lease.
+struct Parking {
+  LeaseCell* cell = nullptr;  // null: nowhere
   std::uint32_t cell_index = protocol::kNoCell;
-  bool unparkable = false;               // that is marked in the cell
+  bool barred = false;                   // the cell says that it is not to be parked any more
   std::uint32_t retakes = 0;             // those that are counted
   std::uint32_t retakes_maintained = 0;  // at the last round of maintenance
   TimePoint parked_since{};              // of maintenance: unused since; unset: it was not parked
   bool reset_sent = false;               // by the session that it was taken from
+};
+
+// What has become of the connection with time and use, and when that is looked at.
+struct Age {
+  TimePoint created_at{};
+  TimePoint expires_at = kNever;   // to be replaced from then on
+  TimePoint renew_at = kNever;     // while idle: when to look after its replacement
+  bool replaced = false;           // another was opened instead; SlotTable::SetReplaced
+  bool replacement_ready = false;  // and can stand in for it
+  std::uint64_t leases = 0;        // hand-outs so far
+
+  std::optional<std::int64_t> memory_bytes;  // of the datanode session; unset: not measured
+  TimePoint checked_at{};                    // opened or measured
+  TimePoint check_at = kNever;               // to be measured then
+};
+
+struct Slot {
+  SlotId id = 0;
+  Pool* pool = nullptr;
+  SlotState state = SlotState::kConnecting;  // SlotTable alone changes it
+  std::list<Slot>::iterator self;            // SlotTable alone changes it
+  TimePoint state_since{};
+  TimePoint idle_since{};                   // last release or, before the first, opening
+  CloseReason doomed = CloseReason::kNone;  // to be closed when it comes back
+
+  Connection connection;
+  Lease lease;
+  Parking parking;
+  Age age;
 
   bool parked() const {
-    return cell != nullptr && parking::IsParked(parking::StateOf(*cell, lease));
+    return parking.cell != nullptr && parking::IsParked(parking::StateOf(*parking.cell, lease.id));
   }
 };
 

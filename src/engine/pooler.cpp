@@ -73,7 +73,7 @@ bool Pooler::Impl::Stop() {
     for (const auto& [id, pool] : book_.pools()) {
       for (const Slot& slot : pool->list(SlotState::kLeased)) {
         if (PoolBook::KeepsLease(slot)) {
-          lent[static_cast<std::size_t>(slot.thread)].push_back(slot.id);
+          lent[static_cast<std::size_t>(slot.connection.thread)].push_back(slot.id);
         }
       }
     }

@@ -139,7 +139,7 @@ class Pooler::Impl : public SlotDriver, public LeaseEvents, public Surroundings 
              std::vector<std::string> verify = {}, std::string measure = {},
              bool first_sent = false);
   void Send(const Slot& slot, Order order, TimePoint due = TimePoint{}) {
-    workers_[static_cast<std::size_t>(slot.thread)]->Send(std::move(order));
+    workers_[static_cast<std::size_t>(slot.connection.thread)]->Send(std::move(order));
     orders_due_ = std::min(orders_due_, due);
   }
   void TakeMeasure(Slot* slot, const RunDone& done, TimePoint now);

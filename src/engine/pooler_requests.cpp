@@ -191,7 +191,7 @@ void Pooler::Impl::HandleRelease(Session* session, const protocol::Release& rele
       // What the datanode told the borrower, the pooler's own connection never saw.
       std::vector<std::string> verify;
       for (const auto& changed : released.changed) {
-        const protocol::Parameters& values = slot->parameters->values;
+        const protocol::Parameters& values = slot->connection.parameters->values;
         if (std::any_of(values.begin(), values.end(),
                         [&](const auto& known) { return known.first == changed.first; })) {
           verify.push_back(changed.first);
@@ -204,7 +204,7 @@ void Pooler::Impl::HandleRelease(Session* session, const protocol::Release& rele
 
 void Pooler::Impl::HandleCancel(Session* session, const protocol::Cancel& cancel, TimePoint now) {
   Slot* slot = book_.FindLease(cancel.lease);
-  if (slot == nullptr || slot->session != session->id) {
+  if (slot == nullptr || slot->lease.session != session->id) {
     return;  // given back meanwhile
   }
   Send(*slot, CancelOrder{slot->id, now + book_.settings().pooler_dn_set_timeout});
@@ -216,20 +216,20 @@ void Pooler::Impl::Grant(const Ticket& ticket, std::span<Slot* const> slots) {
   std::vector<int> fds;
   session->granted_request = ticket.request;
   for (const Slot* slot : slots) {
-    const ParameterSet& set = *slot->parameters;
+    const ParameterSet& set = *slot->connection.parameters;
     const bool told = !session->told_sets.MustTell(set.id);
-    granted.leases.push_back({.lease = slot->lease,
+    granted.leases.push_back({.lease = slot->lease.id,
                               .slot = slot->id,
                               .pool = slot->pool->id,
-                              .backend_pid = slot->remote_pid,
-                              .cell = slot->cell_index,
+                              .backend_pid = slot->connection.remote_pid,
+                              .cell = slot->parking.cell_index,
                               .node_cell = slot->pool->node->cell_index,
                               .parameter_set = set.id,
                               .told = told,
                               .parameters = told ? protocol::Parameters() : set.values});
-    fds.push_back(slot->socket);
-    session->leases.insert(slot->lease);
-    session->granted.push_back(slot->lease);
+    fds.push_back(slot->connection.socket);
+    session->leases.insert(slot->lease.id);
+    session->granted.push_back(slot->lease.id);
   }
   Send(session, granted, std::move(fds));
 }
@@ -241,14 +241,14 @@ void Pooler::Impl::Reject(const Ticket& ticket, const Status& status) {
 }
 
 void Pooler::Impl::Recall(const Slot& slot) {
-  if (Session* session = FindSession(slot.session); session != nullptr && !session->ended) {
-    Send(session, protocol::Recall{{slot.lease}});
+  if (Session* session = FindSession(slot.lease.session); session != nullptr && !session->ended) {
+    Send(session, protocol::Recall{{slot.lease.id}});
   }
 }
 
 void Pooler::Impl::Taken(const Slot& slot) {
-  if (Session* session = FindSession(slot.session); session != nullptr) {
-    session->leases.erase(slot.lease);
+  if (Session* session = FindSession(slot.lease.session); session != nullptr) {
+    session->leases.erase(slot.lease.id);
   }
 }
 

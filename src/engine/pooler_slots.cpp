@@ -26,7 +26,7 @@ void Pooler::Impl::Connect(Slot* slot) {
   // Node by node in turn: else the connections of one node could all meet on one thread.
   const auto [turn, is_new] = next_worker_.try_emplace(definition.id, first_worker_);
   first_worker_ += is_new ? 1 : 0;
-  slot->thread = static_cast<int>(turn->second++ % workers_.size());
+  slot->connection.thread = static_cast<int>(turn->second++ % workers_.size());
   Send(*slot, ConnectOrder{.slot = slot->id,
                            .node_name = node,
                            .options = slot->pool->options,
@@ -94,8 +94,8 @@ void Pooler::Impl::TakeMeasure(Slot* slot, const RunDone& done, TimePoint now) {
 void Pooler::Impl::LongLease(const Slot& slot, Duration held) {
   long_leases_.push_back({.node = slot.pool->node->definition.name,
                           .remote_user = slot.pool->remote_user,
-                          .session_pid = SessionPid(slot.session),
-                          .remote_pid = slot.remote_pid,
+                          .session_pid = SessionPid(slot.lease.session),
+                          .remote_pid = slot.connection.remote_pid,
                           .seconds = std::chrono::duration<double>(held).count()});
 }
 
@@ -110,7 +110,7 @@ void Pooler::Impl::Close(Slot* slot) {
 // Anything that can be read from an idle connection, its end included, makes it unfit.
 bool Pooler::Impl::LooksAlive(const Slot& slot) {
   char byte;
-  const ssize_t got = recv(slot.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  const ssize_t got = recv(slot.connection.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   return got < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
@@ -133,10 +133,10 @@ void Pooler::Impl::On(ThreadFailed& done, TimePoint) {
 
 void Pooler::Impl::On(Connected& done, TimePoint now) {
   if (Slot* slot = book_.FindSlot(done.slot); slot != nullptr) {
-    slot->socket = done.socket;
-    slot->remote_pid = done.remote_pid;
-    slot->password_used = done.password_used;
-    slot->parameters = parameter_sets_.Intern(std::move(done.parameters));
+    slot->connection.socket = done.socket;
+    slot->connection.remote_pid = done.remote_pid;
+    slot->connection.password_used = done.password_used;
+    slot->connection.parameters = parameter_sets_.Intern(std::move(done.parameters));
     book_.OnConnected(slot, now);
   }
 }
@@ -164,7 +164,7 @@ void Pooler::Impl::On(RunDone& done, TimePoint now) {
   }
   if (done.status.ok()) {
     if (done.parameters.has_value()) {
-      slot->parameters = parameter_sets_.Intern(std::move(*done.parameters));
+      slot->connection.parameters = parameter_sets_.Intern(std::move(*done.parameters));
     }
     if (measured) {
       TakeMeasure(slot, done, now);

@@ -94,7 +94,7 @@ class PoolBookTest : public ::testing::Test,
     while (!connecting_.empty()) {
       Slot* slot = connecting_.front();
       connecting_.erase(connecting_.begin());
-      slot->password_used = password_used_;
+      slot->connection.password_used = password_used_;
       book_->OnConnected(slot, now_);
       EndTurn();
     }
@@ -172,7 +172,7 @@ class PoolBookTest : public ::testing::Test,
   Status RoomFor(const Node& node) override {
     int slots = 0;
     for (const auto& [id, other] : book_->nodes()) {
-      slots += other->slots;
+      slots += other->slots();
     }
     return slots < room_ ? Status()
                          : Status(sqlstate::kOutOfDescriptors,
@@ -190,10 +190,10 @@ class PoolBookTest : public ::testing::Test,
     last_verify_ = std::move(work.verify);
   }
   void Measure(Slot* slot) override { measuring_.push_back(slot); }
-  void Recall(const Slot& slot) override { recalled_.push_back(slot.lease); }
-  void Taken(const Slot& slot) override { taken_.push_back(slot.lease); }
+  void Recall(const Slot& slot) override { recalled_.push_back(slot.lease.id); }
+  void Taken(const Slot& slot) override { taken_.push_back(slot.lease.id); }
   void LongLease(const Slot& slot, Duration held) override {
-    long_leases_.emplace_back(slot.session, held);
+    long_leases_.emplace_back(slot.lease.session, held);
   }
   void Close(Slot* slot) override {
     closing_.push_back(slot);
@@ -202,7 +202,7 @@ class PoolBookTest : public ::testing::Test,
   void Grant(const Ticket& ticket, std::span<Slot* const> slots) override {
     grants_.push_back(ticket.session);
     for (const Slot* slot : slots) {
-      held_[ticket.session].push_back(slot->lease);
+      held_[ticket.session].push_back(slot->lease.id);
     }
   }
   void Reject(const Ticket& ticket, const Status& status) override {

@@ -27,15 +27,15 @@ class PoolCellsTest : public PoolBookTest {
     AskWithCells(session, role);
     ConnectAll();
     ASSERT_EQ(held_[session].size(), 1u);
-    ASSERT_NE(SlotOf(session)->cell, nullptr);
+    ASSERT_NE(SlotOf(session)->parking.cell, nullptr);
   }
   parking::Parked Park(SessionId session, parking::State as = parking::State::kParked) {
-    LeaseCell* cell = SlotOf(session)->cell;
+    LeaseCell* cell = SlotOf(session)->parking.cell;
     cell->sent_ms.store(parking::ClockMs(now_));
     return parking::Park(cell, CellOfNode(), Lease(session), as);
   }
   parking::Retaken Retake(SessionId session) {
-    return parking::Retake(SlotOf(session)->cell, CellOfNode(), Lease(session));
+    return parking::Retake(SlotOf(session)->parking.cell, CellOfNode(), Lease(session));
   }
   // Each session parks one.
   void ParkFor(SessionId sessions, RoleId role = kRole,

@@ -251,7 +251,7 @@ TEST_F(PoolParkingTest, AtTheSessionsEndParkedOnesAreResetOthersClosed) {
   Open();
   ParkFor(1);
   HoldToPark(2);
-  LeaseCell* left = SlotOf(2)->cell;
+  LeaseCell* left = SlotOf(2)->parking.cell;
   book_->Abandon(1, Lease(1), now_);
   EndTurn();
   EXPECT_EQ(resetting_.size(), 1u);
@@ -276,7 +276,7 @@ TEST_F(PoolParkingTest, RetakesCountAsAcquiredAndHits) {
   book_->CountParked();
   EXPECT_EQ(pool.counters.acquired, acquired + 3);
   EXPECT_EQ(pool.counters.hits, hits + 3);
-  EXPECT_EQ(SlotOf(1)->leases, 4u);
+  EXPECT_EQ(SlotOf(1)->age.leases, 4u);
   ASSERT_EQ(Retake(1), Retaken::kYes);
   GiveBack(1);
   EXPECT_EQ(pool.counters.acquired, acquired + 4);
@@ -303,7 +303,8 @@ TEST_F(PoolParkingTest, ASessionHasCellsForSixteen) {
     AskWithCells(1);
     ConnectAll();
     ASSERT_EQ(held_[1].size(), count);
-    EXPECT_EQ(book_->FindLease(held_[1].back())->cell != nullptr, count <= kCellsOfASession);
+    EXPECT_EQ(book_->FindLease(held_[1].back())->parking.cell != nullptr,
+              count <= kCellsOfASession);
   }
   GiveBack(1);
   FinishResets();

@@ -129,14 +129,14 @@ TEST_F(PoolRestedTest, TheTimeThatItIsParkedCountsForNoHold) {
   Open();
   for (const bool taken : {true, false}) {
     HoldToPark(1);
-    SlotOf(1)->cell->held_us.store(1000);
+    SlotOf(1)->parking.cell->held_us.store(1000);
     ASSERT_EQ(Park(1, State::kResetSent), Parked::kYes);
     Pass(seconds(5));
     if (taken) {
       book_->Pause(kNode, true, now_);
       book_->Pause(kNode, false, now_);
     } else {
-      ASSERT_TRUE(parking::Unpark(SlotOf(1)->cell, Lease(1)));
+      ASSERT_TRUE(parking::Unpark(SlotOf(1)->parking.cell, Lease(1)));
       GiveBack(1, ReleaseKind::kResetSent);
     }
     held_.clear();

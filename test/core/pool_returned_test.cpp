@@ -19,13 +19,13 @@ class PoolReturnedTest : public PoolCellsTest {
     ConnectAll();
   }
   Parked GiveBackQuietly(SessionId session, Duration held = microseconds(80)) {
-    LeaseCell* cell = SlotOf(session)->cell;
+    LeaseCell* cell = SlotOf(session)->parking.cell;
     cell->held_us.store(static_cast<std::uint32_t>(held.count()));
     return parking::GiveBack(cell, CellOfNode(), Lease(session));
   }
   int Idle() { return PoolOf(kNode, kRole)->count(SlotState::kIdle); }
   State StateOf(SessionId session) {
-    return parking::StateOf(*SlotOf(session)->cell, Lease(session));
+    return parking::StateOf(*SlotOf(session)->parking.cell, Lease(session));
   }
   void HoldAndGiveBack(SessionId session, RoleId role = kRole) {
     Hold(session, role);

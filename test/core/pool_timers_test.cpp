@@ -171,7 +171,7 @@ TEST_F(PoolTimersTest, SlotsOpenedTogetherDoNotExpireTogether) {
   ConnectAll();
   std::set<TimePoint> ends;
   for (const Slot& slot : pool()->list(SlotState::kIdle)) {
-    ends.insert(slot.expires_at);
+    ends.insert(slot.age.expires_at);
   }
   ASSERT_GE(ends.size(), 30u);
   EXPECT_GT(*ends.rbegin() - *ends.begin(), settings_.pool_session_max_lifetime / 20);
@@ -209,7 +209,7 @@ TEST_F(MemoryTest, AnIdleSlotIsMeasuredWithinTheGapAndGoesOn) {
   EXPECT_LE(now_ - TimePoint(seconds(100000)), seconds(60));
   FinishMeasures(std::int64_t{5} << 20);
   EXPECT_EQ(idle(), 1);
-  EXPECT_EQ(pool()->list(SlotState::kIdle).front().memory_bytes, std::int64_t{5} << 20);
+  EXPECT_EQ(pool()->list(SlotState::kIdle).front().age.memory_bytes, std::int64_t{5} << 20);
   const TimePoint first = now_;
   PassUntilDue();
   EXPECT_EQ(measuring_.size(), 1u) << "and again";
@@ -269,7 +269,7 @@ TEST_F(MemoryTest, WhatCannotBeMeasuredIsSaidOnceANode) {
                           }),
             1);
   EXPECT_EQ(idle(), 2);
-  EXPECT_FALSE(pool()->list(SlotState::kIdle).front().memory_bytes.has_value());
+  EXPECT_FALSE(pool()->list(SlotState::kIdle).front().age.memory_bytes.has_value());
 }
 
 TEST_F(MemoryTest, AMeasuredSlotKeepsItsPlaceAmongTheIdle) {

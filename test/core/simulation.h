@@ -233,7 +233,7 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     } else if (datanode.locked_out.contains(user)) {
       book_->OnConnectFailed(slot, Status("28P01", "wrong password"), FailureScope::kPool, now_);
     } else {
-      slot->password_used = datanode.asks_password;
+      slot->connection.password_used = datanode.asks_password;
       book_->OnConnected(slot, now_);
     }
   }
@@ -267,14 +267,14 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
   bool HasRoom() const;
   void Connect(Slot* slot) override {
     const Node& node = *slot->pool->node;
-    Require(node.total() <= book_->LimitsOf(node).max_size, "a node is above its maximum");
+    Require(node.total() <= node.limits.max_size, "a node is above its maximum");
     Require(node.count(SlotState::kConnecting) <= kParallelConnects, "too many connects at once");
     Require(!node.paused && !slot->pool->obsolete, "a connect for nobody");
     ++connects_;
     After(Delay(), [this, id = slot->id] { FinishConnect(id); });
   }
   void Run(Slot* slot, SlotState state, bool measure) {
-    Require(slot->state == state && slot->lease == 0, "an order for a slot in another state");
+    Require(slot->state == state && slot->lease.id == 0, "an order for a slot in another state");
     After(Delay(), [this, id = slot->id, state, measure] { FinishRun(id, state, measure); });
   }
   void Warm(Slot* slot) override { Run(slot, SlotState::kWarming, false); }
@@ -290,7 +290,7 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     return !dead_.contains(slot.id);
   }
   void Close(Slot* slot) override {
-    Require(slot->state == SlotState::kClosing && slot->lease == 0, "a slot in use is closed");
+    Require(slot->state == SlotState::kClosing && slot->lease.id == 0, "a slot in use is closed");
     ++closes_[slot->doomed];
     After(Delay(), [this, id = slot->id] {
       Slot* found = book_->FindSlot(id);
@@ -301,13 +301,13 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     });
   }
   void Taken(const Slot& slot) override {
-    Client* client = FindClient(slot.session);
+    Client* client = FindClient(slot.lease.session);
     if (std::erase_if(client->returned,
-                      [&slot](const Kept& kept) { return kept.lease == slot.lease; }) > 0) {
+                      [&slot](const Kept& kept) { return kept.lease == slot.lease.id; }) > 0) {
       return;
     }
     for (Kept& kept : client->parked) {
-      if (kept.lease == slot.lease) {
+      if (kept.lease == slot.lease.id) {
         Require(!std::exchange(kept.taken, true), "a lease is taken twice");
         return;
       }
@@ -317,7 +317,7 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
   void Recall(const Slot& slot) override {
     Require(!slot.parked(), "a parked lease is recalled");
     Require(slot.state == SlotState::kLeased, "what is not lent is recalled");
-    Require(recalled_.insert(slot.lease).second, "a lease is recalled twice");
+    Require(recalled_.insert(slot.lease.id).second, "a lease is recalled twice");
   }
   void LongLease(const Slot& slot, Duration held) override {
     Require(!slot.parked(), "a warning of a parked lease");
@@ -383,21 +383,24 @@ inline void Simulation::Grant(const Ticket& ticket, std::span<Slot* const> slots
     const protocol::Wanted& want = client->wanted[index];
     const int node = static_cast<int>(want.node) - 1;
     const int role = static_cast<int>(want.role) - 10;
-    Require(pool.node->definition.id == want.node && slot.role == want.role, "a wrong node");
+    Require(pool.node->definition.id == want.node && slot.lease.role == want.role, "a wrong node");
     Require(pool.options == MappingOf(node, role).options, "a wrong pool");
-    Require(!mappings_[node][role].restricted || slot.password_used, "the password rule is broken");
-    Require(slot.state == SlotState::kLeased && slot.session == client->id, "a slot is not lent");
+    Require(!mappings_[node][role].restricted || slot.connection.password_used,
+            "the password rule is broken");
+    Require(slot.state == SlotState::kLeased && slot.lease.session == client->id,
+            "a slot is not lent");
     Require(slot.doomed == CloseReason::kNone && !pool.obsolete, "a doomed slot is lent");
     Require(!pool.node->paused, "a slot of a paused node is lent");
     Require(!dead_.contains(slot.id), "a dead slot is lent");
     Require(!answers_due_.contains(slot.id), "a slot is lent with an unread answer");
-    Require(slot.cell == nullptr || parking::InUse(parking::StateOf(*slot.cell, slot.lease)),
+    Require(slot.parking.cell == nullptr ||
+                parking::InUse(parking::StateOf(*slot.parking.cell, slot.lease.id)),
             "a lease does not begin in use");
     for (const Ticket* other : pool.queue) {
       Require(other->id > ticket.id || slots.size() > 1 || other->wants.size() > 1,
               "a request was overtaken");
     }
-    client->leases.push_back(slot.lease);
+    client->leases.push_back(slot.lease.id);
   }
 }
 

@@ -11,7 +11,7 @@ namespace polarx {
 inline bool Simulation::HasRoom() const {
   int slots = 0;
   for (const auto& [id, node] : book_->nodes()) {
-    slots += node->slots;
+    slots += node->slots();
   }
   return slots < room_;
 }
@@ -64,7 +64,7 @@ class SimulationChecks {
   // Every pool has its minima and nothing to close.
   void AtRest() const {
     for (const auto& [id, pool] : book_.pools()) {
-      const Limits limits = book_.LimitsOf(*pool->node);
+      const Limits limits = pool->node->limits;
       const Sizes sizes = pool->sizes();
       const bool in_use = pool->InUse(world_->now_, book_.settings().pool_conn_keepalive);
       Require(!pool->obsolete, "a retired pool is still there");
@@ -119,7 +119,11 @@ class SimulationChecks {
       total += pool->total();
       waiting += static_cast<int>(pool->queue.size());
     }
-    Require(counts == node.counts && total == node.slots, "slots do not add up");
+    for (int index = 0; index < kSlotStates; ++index) {
+      Require(node.count(static_cast<SlotState>(index)) == counts[static_cast<std::size_t>(index)],
+              "slots do not add up");
+    }
+    Require(total == node.slots(), "slots do not add up");
     Require(waiting == node.waiting, "waiting tickets do not add up");
   }
 
@@ -135,8 +139,8 @@ class SimulationChecks {
         for (const Slot& slot : pool->list(state)) {
           Require(slot.state == state && slot.pool == pool, "a slot is in a wrong list");
           Require(world_->book_->FindSlot(slot.id) == &slot, "a slot cannot be found");
-          replaced += slot.replaced ? 1 : 0;
-          idle_lasting += state == SlotState::kIdle && !slot.replaced ? 1 : 0;
+          replaced += slot.age.replaced ? 1 : 0;
+          idle_lasting += state == SlotState::kIdle && !slot.age.replaced ? 1 : 0;
           ++counts[static_cast<std::size_t>(index)];
           ++total;
         }
@@ -188,22 +192,22 @@ class SimulationChecks {
     std::size_t held = client.leases.size() + client.returned.size();
     for (LeaseId lease : client.leases) {
       const Slot* slot = world_->book_->FindLease(lease);
-      Require(slot != nullptr && slot->state == SlotState::kLeased && slot->lease == lease &&
-                  slot->session == client.id,
+      Require(slot != nullptr && slot->state == SlotState::kLeased && slot->lease.id == lease &&
+                  slot->lease.session == client.id,
               "a lease is not its session's");
       Require(!slot->parked(), "a lease in use is parked");
     }
     for (const Kept& kept : client.parked) {
       const Slot* slot = world_->book_->FindLease(kept.lease);
       Require((slot == nullptr) == kept.taken, "a parked lease is lost");
-      Require(kept.taken || (slot->parked() && slot->session == client.id),
+      Require(kept.taken || (slot->parked() && slot->lease.session == client.id),
               "a parked lease is not its session's");
       held += kept.taken ? 0 : 1;
     }
     for (const Kept& kept : client.returned) {
       const Slot* slot = world_->book_->FindLease(kept.lease);
-      Require(slot != nullptr && slot->session == client.id &&
-                  parking::StateOf(*slot->cell, kept.lease) == parking::State::kReturned,
+      Require(slot != nullptr && slot->lease.session == client.id &&
+                  parking::StateOf(*slot->parking.cell, kept.lease) == parking::State::kReturned,
               "a lease that was given back is lost");
       Require(world_->now_ < slot->state_since + parking::kFreshTime,
               "a lease that was given back is not looked at");
@@ -222,7 +226,7 @@ class SimulationChecks {
     Require(held == 0, "leased slots and leases do not add up");
   }
 
-  bool IsFull(const Node& node) const { return node.total() >= book_.LimitsOf(node).max_size; }
+  bool IsFull(const Node& node) const { return node.total() >= node.limits.max_size; }
 
   bool HasLiveIdle(const Pool& pool) const {
     for (const Slot& slot : pool.list(SlotState::kIdle)) {
@@ -380,8 +384,8 @@ class SimulationChecks {
     }
     for (const Slot& slot : pool.list(SlotState::kLeased)) {
       Require(!slot.parked(), "a request waits beside a parked lease", [&] { return Text(pool); });
-      Require(slot.cell == nullptr ||
-                  parking::StateOf(*slot.cell, slot.lease) != parking::State::kReturned,
+      Require(slot.parking.cell == nullptr ||
+                  parking::StateOf(*slot.parking.cell, slot.lease.id) != parking::State::kReturned,
               "a request waits beside a lease that was given back", [&] { return Text(pool); });
     }
   }

@@ -10,13 +10,13 @@ inline void Simulation::Park(Client* client, std::size_t index) {
   const LeaseId lease = client->leases[index];
   const Slot* slot = book_->FindLease(lease);
   const Node& node = *slot->pool->node;
-  const bool resets = slot->cell != nullptr && chance_.Percent(50);
+  const bool resets = slot->parking.cell != nullptr && chance_.Percent(50);
   if (resets) {
     answers_due_.insert(slot->id);
-    slot->cell->sent_ms.store(parking::ClockMs(now_));
+    slot->parking.cell->sent_ms.store(parking::ClockMs(now_));
   }
-  if (slot->cell == nullptr ||
-      parking::Park(slot->cell, *node.cell, lease,
+  if (slot->parking.cell == nullptr ||
+      parking::Park(slot->parking.cell, *node.cell, lease,
                     resets ? parking::State::kResetSent : parking::State::kParked) !=
           parking::Parked::kYes) {
     GiveBack(client, index,
@@ -28,7 +28,7 @@ inline void Simulation::Park(Client* client, std::size_t index) {
           "a doomed lease is parked");
   client->leases.erase(client->leases.begin() + static_cast<std::ptrdiff_t>(index));
   client->unseen = false;
-  client->parked.push_back({lease, slot->cell, node.cell, false, resets});
+  client->parked.push_back({lease, slot->parking.cell, node.cell, false, resets});
 }
 
 // By a message where it cannot be done through the cell.
@@ -36,8 +36,8 @@ inline void Simulation::GiveBackQuietly(Client* client, std::size_t index) {
   const LeaseId lease = client->leases[index];
   const Slot* slot = book_->FindLease(lease);
   const Node& node = *slot->pool->node;
-  if (slot->cell == nullptr ||
-      parking::GiveBack(slot->cell, *node.cell, lease) != parking::Parked::kYes) {
+  if (slot->parking.cell == nullptr ||
+      parking::GiveBack(slot->parking.cell, *node.cell, lease) != parking::Parked::kYes) {
     GiveBack(client, index, protocol::ReleaseKind::kClean);
     return;
   }
@@ -45,7 +45,7 @@ inline void Simulation::GiveBackQuietly(Client* client, std::size_t index) {
   Require(node.published == 0 && !node.paused, "a lease waits while others wait for it");
   client->leases.erase(client->leases.begin() + static_cast<std::ptrdiff_t>(index));
   client->unseen = false;
-  client->returned.push_back({lease, slot->cell, node.cell});
+  client->returned.push_back({lease, slot->parking.cell, node.cell});
   ++returns_;
 }
 
@@ -67,7 +67,8 @@ inline void Simulation::Retake(Client* client, std::size_t index) {
   Require(node.published == 0 && !node.paused, "who waits is overtaken");
   Require(!slot.pool->obsolete && (slot.doomed == CloseReason::kNone || dead_.contains(slot.id)),
           "a doomed lease is taken again");
-  Require(!mappings_[node.definition.id - 1][slot.role - 10].restricted || slot.password_used,
+  Require(!mappings_[node.definition.id - 1][slot.lease.role - 10].restricted ||
+              slot.connection.password_used,
           "the password rule is broken");
   if (dead_.contains(slot.id)) {
     GiveBack(client, client->leases.size() - 1, protocol::ReleaseKind::kClose);

@@ -1,0 +1,56 @@
+// All slots of the worker: in which list each one is, how many of each kind a pool and a node have,
+// and which idle one is given up first; owned by the main thread.
+#pragma once
+
+#include <unordered_map>
+
+#include "core/pool.h"
+
+namespace polarx {
+
+// The lists themselves lie in the pools, the counts in pools and nodes: all may read them, this
+// class alone changes them. A slot is in one list, and a node never gets a slot above its maximum.
+class SlotTable {
+ public:
+  SlotTable() = default;
+  SlotTable(const SlotTable&) = delete;
+  SlotTable& operator=(const SlotTable&) = delete;
+
+  // A new slot, connecting. The node must be below its maximum.
+  Slot* Add(Pool* pool, TimePoint now);
+  // Changes the slot's state, of which a closing one has no other. The slot goes to the front of
+  // its new list, but among the idle ones, which are in order of use, where idle_since says.
+  void Move(Slot* slot, SlotState to, TimePoint now);
+  // Makes a leased slot the last to be looked at among the leased ones of its pool.
+  void MoveBehind(Slot* slot);
+  // Notes that another slot was opened in place of this one, or not any more.
+  void SetReplaced(Slot* slot, bool replaced);
+  // Forgets a closing slot, which is not valid any more then.
+  void Remove(Slot* slot);
+
+  // Returns null if the slot is gone.
+  Slot* Find(SlotId slot) const;
+  const std::unordered_map<SlotId, Slot*>& all() const { return slots_; }
+
+  // The pool of the node that is farthest above its minimum, of those with an idle slot; null if
+  // there is none. `may_give_up(pool)` says whether that pool's idle slots may be taken.
+  template <typename MayGiveUp>
+  static Pool* LargestWithIdle(const Node& node, MayGiveUp may_give_up) {
+    Pool* largest = nullptr;
+    for (Pool* pool : node.pools) {
+      if (pool->count(SlotState::kIdle) > 0 &&
+          (largest == nullptr || pool->total() > largest->total()) && may_give_up(*pool)) {
+        largest = pool;
+      }
+    }
+    return largest;
+  }
+
+ private:
+  static void Count(Slot* slot, SlotState state, int change);
+
+  std::unordered_map<SlotId, Slot*> slots_;
+  SlotId next_ = 1;
+};
+
+}  // namespace polarx
