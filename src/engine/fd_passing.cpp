@@ -2,13 +2,14 @@
 #include "engine/fd_passing.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
-#include <iterator>
 #include <system_error>
+#include <utility>
 
 namespace polarx {
 namespace {
@@ -51,20 +52,41 @@ ssize_t SendGroup(int socket, std::string_view data, std::span<const int> fds) {
   return sent;
 }
 
-void TakeFds(msghdr* message, std::vector<UniqueFd>* fds) {
-  for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr;
-       header = CMSG_NXTHDR(message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
-      continue;
+// The descriptors of one message, whose they are until somebody takes them.
+class Received {
+ public:
+  explicit Received(msghdr* message) {
+    for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr;
+         header = CMSG_NXTHDR(message, header)) {
+      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
+        continue;
+      }
+      const std::size_t more = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      assert(count_ + more <= kMaxFdsReceived);
+      std::memcpy(fds_ + count_, CMSG_DATA(header), more * sizeof(int));
+      count_ += more;
     }
-    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+  }
+  ~Received() {
+    for (std::size_t i = 0; i < count_; ++i) {
+      ::close(fds_[i]);
+    }
+  }
+  Received(const Received&) = delete;
+  Received& operator=(const Received&) = delete;
+
+  void MoveTo(std::vector<UniqueFd>* fds) {
+    fds->reserve(fds->size() + count_);  // from here on nothing throws
+    const std::span<const int> taken(fds_, std::exchange(count_, 0));
+    for (const int fd : taken) {
       fds->emplace_back(fd);
     }
   }
-}
+
+ private:
+  std::size_t count_ = 0;
+  int fds_[kMaxFdsReceived];
+};
 
 }  // namespace
 
@@ -113,14 +135,13 @@ Result<ReceiveState> ReceiveWithFds(int socket, std::string* data, std::vector<U
     return PeerGone("could not receive from the other end of the pooler's socket", errno);
   }
   if (fds != nullptr) {
-    std::vector<UniqueFd> taken;
-    TakeFds(&message, &taken);
+    Received own(&message);
     if ((message.msg_flags & MSG_CTRUNC) != 0) {
       // The buffer holds whatever the kernel may deliver, so descriptors are what ran out.
       return Status(sqlstate::kOutOfDescriptors,
                     "could not receive a descriptor: this process has no free file descriptors");
     }
-    std::move(taken.begin(), taken.end(), std::back_inserter(*fds));
+    own.MoveTo(fds);
   }
   if (received == 0) {
     return ReceiveState::kEndOfFile;

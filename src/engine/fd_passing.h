@@ -35,7 +35,8 @@ enum class ReceiveState { kData, kWouldBlock, kEndOfFile };
 // One recvmsg: appends the bytes to `data` and the descriptors (close-on-exec) to `fds`. An error:
 // the peer is gone (08006), or this process has no room for the descriptors (53000: those got so
 // far are closed, the bytes that came with them are lost).
-// `fds` == nullptr: descriptors that come never become this process's.
+// Where memory is used up it throws, and what came is lost: its descriptors are closed, here or with
+// `fds`. `fds` == nullptr: descriptors that come never become this process's.
 Result<ReceiveState> ReceiveWithFds(int socket, std::string* data, std::vector<UniqueFd>* fds);
 
 }  // namespace polarx

@@ -44,6 +44,7 @@ struct HelperPool::Shared {
   std::condition_variable task_added_or_stopping;
   std::condition_variable thread_ended;
   std::deque<Task> waiting POLARX_GUARDED_BY(mutex);
+  std::deque<Task> dropped;  // by Stop; here, since even an empty one takes memory
   // Tasks under way by key, none with 0.
   std::map<std::string, std::size_t> running POLARX_GUARDED_BY(mutex);
   std::size_t busy POLARX_GUARDED_BY(mutex) = 0;  // sum of running
@@ -128,32 +129,27 @@ void HelperPool::Run(const std::string& key, std::function<void()> task) {
   shared_->task_added_or_stopping.notify_one();
 }
 
-bool HelperPool::Stop() {
-  std::deque<Task> dropped;  // goes last, without the lock
-  std::vector<std::thread> ended;
+bool HelperPool::Stop() noexcept {
   MutexLock lock(&shared_->mutex);
   if (shared_->stopping) {
     return shared_->all_joined;
   }
   shared_->stopping = true;
-  dropped.swap(shared_->waiting);
+  shared_->dropped.swap(shared_->waiting);
   shared_->task_added_or_stopping.notify_all();
   const auto deadline = std::chrono::steady_clock::now() + kJoinLimit;
   while (!shared_->AllEnded() && lock.WaitUntil(&shared_->thread_ended, deadline)) {
   }
-  shared_->all_joined = shared_->AllEnded();
+  const bool all_joined = shared_->all_joined = shared_->AllEnded();
   for (Thread& thread : shared_->threads) {
     if (thread.ended) {
-      ended.push_back(std::move(thread.handle));
+      thread.handle.join();  // it has had the lock for the last time
     } else {
       thread.handle.detach();
     }
   }
-  const bool all_joined = shared_->all_joined;
   lock.Unlock();
-  for (std::thread& thread : ended) {
-    thread.join();
-  }
+  shared_->dropped.clear();  // what tasks own goes without the lock
   return all_joined;
 }
 

@@ -27,8 +27,8 @@ class HelperPool {
 
   // Ends and joins the threads, drops tasks that have not begun; waits up to kJoinLimit for tasks
   // under way. True if all threads are joined; false if some are stuck: then the process must leave
-  // by _exit. A second call returns at once, with the same answer.
-  [[nodiscard]] bool Stop();
+  // by _exit. A second call returns at once, with the same answer. Needs no memory.
+  [[nodiscard]] bool Stop() noexcept;
 
  private:
   struct Shared;  // outlives the pool while a thread is stuck

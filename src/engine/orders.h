@@ -57,13 +57,7 @@ struct CloseOrder {
   TimePoint deadline{};
 };
 
-// Ends the thread, within a second. Connections are closed, those in `lent` without a word to the
-// datanode: their holders go on with them.
-struct StopOrder {
-  std::vector<SlotId> lent;
-};
-
-using Order = std::variant<ConnectOrder, RunOrder, CancelOrder, CloseOrder, StopOrder>;
+using Order = std::variant<ConnectOrder, RunOrder, CancelOrder, CloseOrder>;
 
 // --- completions --------------------------------------------------------------------------------
 struct Connected {

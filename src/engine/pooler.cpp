@@ -45,7 +45,7 @@ Pooler::Impl::Impl(PoolerConfig config, const Settings& settings)
   next_stat_line_ = After(now, settings.pool_print_stat_timeout);
 }
 
-Pooler::Impl::~Impl() { Stop(); }
+Pooler::Impl::~Impl() { (void)Stop(); }
 
 Status Pooler::Impl::StartThreads() {
   if (poller_.fd() < 0 || mailbox_->wakeup.fd() < 0 || alarm_.fd() < 0 ||
@@ -65,22 +65,21 @@ Status Pooler::Impl::StartThreads() {
   return Status::Ok();
 }
 
-bool Pooler::Impl::Stop() {
+bool Pooler::Impl::Stop() noexcept {
   if (!stopped_) {
     stopped_ = true;
     // Lent connections live on with their holders until those are done.
-    std::vector<std::vector<SlotId>> lent(workers_.size());
     for (const auto& [id, pool] : book_.pools()) {
       for (const Slot& slot : pool->list(SlotState::kLeased)) {
         if (PoolBook::KeepsLease(slot)) {
-          lent[static_cast<std::size_t>(slot.connection.thread)].push_back(slot.id);
+          assert(lent_.size() < lent_.capacity());
+          lent_.push_back(slot.id);
         }
       }
     }
     // Told all together, joined one by one.
-    for (std::size_t index = 0; index < workers_.size(); ++index) {
-      workers_[index]->Send(StopOrder{std::move(lent[index])});
-      workers_[index]->Flush();
+    for (const std::unique_ptr<Worker>& worker : workers_) {
+      worker->Stop(lent_);
     }
     workers_.clear();
     all_joined_ = helpers_.Stop();
@@ -327,7 +326,7 @@ TimePoint Pooler::NextDeadline() const { return impl_->NextDeadline(); }
 void Pooler::Receive(TimePoint now) { impl_->Receive(now); }
 void Pooler::Serve(TimePoint now) { impl_->Serve(now); }
 void Pooler::Apply(const Settings& settings, TimePoint now) { impl_->Apply(settings, now); }
-bool Pooler::Stop() { return impl_->Stop(); }
+bool Pooler::Stop() noexcept { return impl_->Stop(); }
 int Pooler::fds_used() const { return impl_->FdsUsed(); }
 bool Pooler::NextLog(LogRecord* record) { return impl_->log_.Pop(record); }
 

@@ -66,7 +66,7 @@ class Pooler {
  public:
   // Starts the worker threads. RemoveLibpqEnvironment must have been called.
   static Result<std::unique_ptr<Pooler>> Start(PoolerConfig config, const Settings& settings);
-  // Calls Stop.
+  // Calls Stop, and needs no memory either.
   ~Pooler();
 
   int fd() const;  // readable when Receive has something to do
@@ -109,9 +109,10 @@ class Pooler {
   void SetSurvivors(const std::map<NodeId, int>& survivors);
   int fds_used() const;  // descriptors that the pooler holds
 
-  // Refuses new sessions and ends the worker threads; returns within a second. False: a helper
-  // thread is stuck in a name lookup or cancel, so the process must leave by _exit.
-  bool Stop();
+  // Refuses new sessions and ends the worker threads; returns within a second, and needs no memory,
+  // for the process may be ending for want of it. False: a helper thread is stuck in a name lookup
+  // or cancel, so the process must leave by _exit.
+  [[nodiscard]] bool Stop() noexcept;
 
  private:
   class Impl;

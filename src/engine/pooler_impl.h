@@ -32,7 +32,7 @@ class Pooler::Impl : public SlotDriver, public LeaseEvents, public Surroundings 
   Impl(PoolerConfig config, const Settings& settings);
   ~Impl() override;
   Status StartThreads();
-  bool Stop();
+  bool Stop() noexcept;
 
   void LookOut() { (void)WaitBusily(poller_.fd(), &busy_poll_); }
   void Receive(TimePoint now);
@@ -158,6 +158,7 @@ class Pooler::Impl : public SlotDriver, public LeaseEvents, public Surroundings 
   };
   const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   HelperPool helpers_;
+  std::vector<SlotId> lent_;  // as Stop finds them; has room for every connection
   std::vector<std::unique_ptr<Worker>> workers_;
   std::map<NodeId, std::size_t> next_worker_;
   std::size_t first_worker_ = 0;  // of the next node

@@ -27,6 +27,9 @@ void Pooler::Impl::Connect(Slot* slot) {
   const auto [turn, is_new] = next_worker_.try_emplace(definition.id, first_worker_);
   first_worker_ += is_new ? 1 : 0;
   slot->connection.thread = static_cast<int>(turn->second++ % workers_.size());
+  if (const auto needed = static_cast<std::size_t>(FdsUsed()); lent_.capacity() < needed) {
+    lent_.reserve(2 * needed);  // more than there are connections
+  }
   Send(*slot, ConnectOrder{.slot = slot->id,
                            .node_name = node,
                            .options = slot->pool->options,

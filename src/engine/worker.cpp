@@ -64,6 +64,8 @@ struct Worker::Inbox {
   Wakeup wakeup;
   Channel<Order> orders{&wakeup};
   Channel<Answer> answers{&wakeup};
+  std::atomic<bool> stop{false};
+  std::span<const SlotId> lent;  // constant once `stop` is set
 };
 
 namespace {
@@ -176,6 +178,9 @@ class Loop : public DatanodeHost {
     for (Answer& answer : answers) {
       std::visit([this](auto& value) { Take(value); }, answer);
     }
+    if (inbox_->stop.load(std::memory_order_acquire)) {
+      BeginStop(inbox_->lent);
+    }
   }
 
   void Take(const LookedUp& answer) {
@@ -214,25 +219,24 @@ class Loop : public DatanodeHost {
       Forget(order.slot);
     }
   }
-  void Obey(StopOrder& order) {
+
+  void BeginStop(std::span<const SlotId> lent) {
     if (stopping_) {
       return;
     }
-    for (SlotId slot : order.lent) {
+    for (SlotId slot : lent) {
       if (Datanode* datanode = Find(slot); datanode != nullptr) {
         datanode->Abandon();
         Drop(slot);
       }
     }
-    std::vector<SlotId> rest;
-    for (const auto& [slot, connection] : connections_) {
-      rest.push_back(slot);
-    }
     // The next pooler worker counts on it that these connections are gone.
     stopping_ = true;
     stop_at_ = Now() + kStopLimit;
-    for (SlotId slot : rest) {
-      Datanode* datanode = Find(slot);
+    for (auto next = connections_.begin(); next != connections_.end();) {
+      const SlotId slot = next->first;
+      Datanode* datanode = next->second.datanode.get();
+      ++next;  // the connection may go
       if (datanode->open()) {
         datanode->Close({.slot = slot, .cancel = false, .deadline = stop_at_});
         Forget(slot);
@@ -298,9 +302,16 @@ Result<std::unique_ptr<Worker>> Worker::Start(int index, Channel<Completion>* co
 
 Worker::~Worker() {
   if (thread_.joinable()) {
-    Send(StopOrder{});
-    Flush();
+    Stop({});
     thread_.join();
+  }
+}
+
+void Worker::Stop(std::span<const SlotId> lent) noexcept {
+  if (!inbox_->stop.load(std::memory_order_relaxed)) {  // only this thread sets it
+    inbox_->lent = lent;
+    inbox_->stop.store(true, std::memory_order_release);
+    inbox_->wakeup.Signal();
   }
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -19,13 +20,19 @@ class Worker {
   // Starts thread pooler-w<index>. `completions` and `helpers` outlive the worker.
   static Result<std::unique_ptr<Worker>> Start(int index, Channel<Completion>* completions,
                                                HelperPool* helpers);
-  // Ends and joins the thread; waits up to half a second until the datanodes have closed their
-  // ends.
+  // Stops and joins the thread; waits up to half a second until the datanodes have closed their
+  // ends. Needs no memory.
   ~Worker();
 
   // Main thread. Orders go out together, at the next Flush.
   void Send(Order order);
   void Flush();
+
+  // Main thread. Tells the thread to end, and needs no memory for it; orders that have not gone out
+  // are dropped. Connections are closed, those in `lent` without a word to the datanode, for their
+  // holders go on with them. `lent` must last as long as the worker; it may name other workers'
+  // slots too. A second call changes nothing.
+  void Stop(std::span<const SlotId> lent) noexcept;
 
   // What the thread and the helpers' tasks share; it outlives the worker while a task is stuck.
   struct Inbox;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "descriptors.h"
+#include "fake/memory.h"
 
 namespace polarx {
 namespace {
@@ -185,6 +186,25 @@ TEST_F(FdPassingTest, ErrorOfABadDescriptorLeavesTheCallersOwn) {
   EXPECT_FALSE(SendWithFds(here_.get(), "x", sent).ok());
   EXPECT_EQ(NumberOf(good), 1);
   EXPECT_EQ(ReceiveAll(), ReceiveState::kWouldBlock);
+}
+
+TEST_F(FdPassingTest, WhatCannotBeKeptForWantOfMemoryIsClosed) {
+  const std::vector<int> sent = {NumberedFile(0), NumberedFile(1), NumberedFile(2)};
+  // The reply may fail to be kept at its descriptors, or at its bytes.
+  for (int allowed = 0; allowed < 2; ++allowed) {
+    const std::string bytes(100, 'x');
+    ASSERT_TRUE(SendWithFds(here_.get(), bytes, sent).ok());
+    const std::size_t before = OpenDescriptors();
+    std::vector<UniqueFd> received;
+    std::string data;
+    {
+      const NoMemory no_memory(allowed);
+      EXPECT_THROW((void)ReceiveWithFds(there_.get(), &data, &received), std::bad_alloc);
+    }
+    EXPECT_EQ(received.size(), allowed == 0 ? 0u : 3u);
+    received.clear();
+    EXPECT_EQ(OpenDescriptors(), before);
+  }
 }
 
 }  // namespace

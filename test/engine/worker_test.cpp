@@ -369,7 +369,8 @@ TEST_F(WorkerTest, StopsAtOnceWhileAConnectIsUnderWay) {
 TEST_F(WorkerTest, LeavesLentConnectionsToTheirHoldersWhenItStops) {
   const Connected connected = Open(1);
   const int copy = dup(connected.socket);
-  Send(StopOrder{{1}});
+  const SlotId lent[] = {1};
+  worker_->Stop(lent);
   worker_.reset();
   const char query[] = "Q\0\0\0\017ECHO hello\0";
   ASSERT_EQ(write(copy, query, 16), 16);

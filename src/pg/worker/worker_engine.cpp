@@ -72,13 +72,16 @@ bool EngineStop() {
   if (pooler == nullptr) {
     return true;
   }
-  const bool joined = pooler->Stop();
-  if (joined) {
-    delete pooler;
-  }
   // What a stuck thread may still look at stays until the process ends.
-  pooler = nullptr;
-  return joined;
+  Pooler* const ended = std::exchange(pooler, nullptr);
+  bool joined = false;
+  const bool finished = Guarded([&] {
+    joined = ended->Stop();
+    if (joined) {
+      delete ended;
+    }
+  });
+  return finished && joined;
 }
 
 int EngineFd() { return pooler->fd(); }
