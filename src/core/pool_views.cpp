@@ -65,84 +65,69 @@ std::string ArrayText(const std::vector<std::string>& values) {
   return text + "}";
 }
 
-std::vector<protocol::Row> NodeRows(const PoolBook& book, const WallClock& clock) {
-  std::vector<protocol::Row> rows;
-  for (const auto& [id, node] : book.nodes()) {
-    if (node->obsolete) {
-      continue;
-    }
-    const NodeDefinition& definition = node->definition;
-    const HoldOff& hold_off = node->hold_off;
-    rows.push_back({definition.name, definition.host.empty() ? Value() : Value(definition.host),
-                    std::to_string(definition.port),
-                    hold_off.active() ? "down"
-                    : node->known_up  ? "up"
-                                      : "unknown",
-                    node->paused ? "t" : "f", LastError(hold_off),
-                    TimestampText(hold_off.failed_at(), clock), RetryAt(hold_off, clock),
-                    node->ping_ms < 0 ? Value() : Value(std::to_string(node->ping_ms))});
-  }
-  return rows;
+protocol::Row NodeRow(const Node& node, const WallClock& clock) {
+  const NodeDefinition& definition = node.definition;
+  const HoldOff& hold_off = node.hold_off;
+  return {definition.name,
+          definition.host.empty() ? Value() : Value(definition.host),
+          std::to_string(definition.port),
+          hold_off.active() ? "down"
+          : node.known_up   ? "up"
+                            : "unknown",
+          node.paused ? "t" : "f",
+          LastError(hold_off),
+          TimestampText(hold_off.failed_at(), clock),
+          RetryAt(hold_off, clock),
+          node.ping_ms < 0 ? Value() : Value(std::to_string(node.ping_ms))};
 }
 
-std::vector<protocol::Row> PoolRows(const PoolBook& book, const WallClock& clock) {
-  std::vector<protocol::Row> rows;
-  for (const auto& [id, pool] : book.pools()) {
-    const Sizes sizes = pool->sizes();
-    const Limits limits = pool->node->limits;
-    const PoolCounters& counters = pool->counters;
-    const HoldOff& trouble = Relevant(*pool);
-    protocol::Row row{std::to_string(id), pool->node->definition.name, pool->remote_user,
-                      pool->remote_database};
-    const int leased = pool->count(SlotState::kLeased) - pool->parked;
-    const int resetting = sizes.resetting + pool->count(SlotState::kClosing);
-    for (int value : {sizes.total, sizes.idle, leased, pool->parked, sizes.connecting, resetting,
-                      static_cast<int>(pool->queue.size()), limits.max_size, limits.min_size,
-                      limits.min_free}) {
-      row.emplace_back(std::to_string(value));
-    }
-    for (std::uint64_t value :
-         {counters.acquired, counters.hits, counters.connects, counters.connect_failures,
-          counters.rejected, counters.closed_idle, counters.closed_lifetime, counters.closed_memory,
-          counters.closed_error}) {
-      row.emplace_back(std::to_string(value));
-    }
-    for (double value : {pool->acquire_time.Percentile(0.5), pool->acquire_time.Percentile(0.95),
-                         pool->acquire_time.Percentile(0.99), pool->hold_time.Percentile(0.5),
-                         pool->hold_time.Percentile(0.99)}) {
-      row.emplace_back(Number(value));
-    }
-    row.push_back(LastError(trouble));
-    row.push_back(RetryAt(trouble, clock));
-    row.emplace_back(ArrayText(pool->mapped_roles));
-    rows.push_back(std::move(row));
+protocol::Row PoolRow(const Pool& pool, const WallClock& clock) {
+  const Sizes sizes = pool.sizes();
+  const Limits limits = pool.node->limits;
+  const PoolCounters& counters = pool.counters;
+  const HoldOff& trouble = Relevant(pool);
+  protocol::Row row{std::to_string(pool.id), pool.node->definition.name, pool.remote_user,
+                    pool.remote_database};
+  const int leased = pool.count(SlotState::kLeased) - pool.parked;
+  const int resetting = sizes.resetting + pool.count(SlotState::kClosing);
+  for (int value :
+       {sizes.total, sizes.idle, leased, pool.parked, sizes.connecting, resetting,
+        static_cast<int>(pool.queue.size()), limits.max_size, limits.min_size, limits.min_free}) {
+    row.emplace_back(std::to_string(value));
   }
-  return rows;
+  for (std::uint64_t value :
+       {counters.acquired, counters.hits, counters.connects, counters.connect_failures,
+        counters.rejected, counters.closed_idle, counters.closed_lifetime, counters.closed_memory,
+        counters.closed_error}) {
+    row.emplace_back(std::to_string(value));
+  }
+  for (double value : {pool.acquire_time.Percentile(0.5), pool.acquire_time.Percentile(0.95),
+                       pool.acquire_time.Percentile(0.99), pool.hold_time.Percentile(0.5),
+                       pool.hold_time.Percentile(0.99)}) {
+    row.emplace_back(Number(value));
+  }
+  row.push_back(LastError(trouble));
+  row.push_back(RetryAt(trouble, clock));
+  row.emplace_back(ArrayText(pool.mapped_roles));
+  return row;
 }
 
-std::vector<protocol::Row> ConnectionRows(const PoolBook& book, Surroundings* sessions,
-                                          const WallClock& clock) {
-  std::vector<protocol::Row> rows;
-  for (const auto& [id, pool] : book.pools()) {
-    for (int state = 0; state < kSlotStates; ++state) {
-      for (const Slot& slot : pool->list(static_cast<SlotState>(state))) {
-        rows.push_back(
-            {std::to_string(slot.id), std::to_string(id), pool->node->definition.name,
-             pool->remote_user, slot.parked() ? "parked" : SlotStateName(slot.state),
-             slot.connection.remote_pid == 0 ? Value()
-                                             : Value(std::to_string(slot.connection.remote_pid)),
-             slot.lease.session == 0
-                 ? Value()
-                 : Value(std::to_string(sessions->SessionPid(slot.lease.session))),
-             TimestampText(slot.age.created_at, clock), TimestampText(slot.state_since, clock),
-             std::to_string(slot.age.leases),
-             slot.age.memory_bytes ? Value(std::to_string(*slot.age.memory_bytes)) : Value(),
-             slot.age.memory_bytes ? TimestampText(slot.age.checked_at, clock) : Value(),
-             std::to_string(slot.connection.thread)});
-      }
-    }
-  }
-  return rows;
+protocol::Row ConnectionRow(const Slot& slot, int session_pid, const WallClock& clock) {
+  const Pool& pool = *slot.pool;
+  return {
+      std::to_string(slot.id),
+      std::to_string(pool.id),
+      pool.node->definition.name,
+      pool.remote_user,
+      slot.parked() ? "parked" : SlotStateName(slot.state),
+      slot.connection.remote_pid == 0 ? Value() : Value(std::to_string(slot.connection.remote_pid)),
+      slot.lease.session == 0 ? Value() : Value(std::to_string(session_pid)),
+      TimestampText(slot.age.created_at, clock),
+      TimestampText(slot.state_since, clock),
+      std::to_string(slot.age.leases),
+      slot.age.memory_bytes ? Value(std::to_string(*slot.age.memory_bytes)) : Value(),
+      slot.age.memory_bytes ? TimestampText(slot.age.checked_at, clock) : Value(),
+      std::to_string(slot.connection.thread)};
 }
 
 protocol::Row StatsRow(const RequestCounters& counters, TimePoint since, const WallClock& clock) {

@@ -22,11 +22,11 @@ std::optional<std::string> TimestampText(TimePoint time, const WallClock& clock)
 // A text array literal: {"a","b"}.
 std::string ArrayText(const std::vector<std::string>& values);
 
-std::vector<protocol::Row> NodeRows(const PoolBook& book, const WallClock& clock);
+protocol::Row NodeRow(const Node& node, const WallClock& clock);
 // How many are parked is as of the last CountParked.
-std::vector<protocol::Row> PoolRows(const PoolBook& book, const WallClock& clock);
-std::vector<protocol::Row> ConnectionRows(const PoolBook& book, Surroundings* sessions,
-                                          const WallClock& clock);
+protocol::Row PoolRow(const Pool& pool, const WallClock& clock);
+// `session_pid`: of the session that has it, 0: none.
+protocol::Row ConnectionRow(const Slot& slot, int session_pid, const WallClock& clock);
 protocol::Row StatsRow(const RequestCounters& counters, TimePoint since, const WallClock& clock);
 
 // The figures of one pool's stat line since the last one.

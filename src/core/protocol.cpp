@@ -75,6 +75,12 @@ auto FieldsOf(M& m) {
   }
 }
 
+void SetInt32(std::string* bytes, std::size_t at, std::uint32_t value) {
+  for (std::size_t i = 0; i < sizeof(value); ++i) {
+    (*bytes)[at + i] = static_cast<char>(value >> (8 * (sizeof(value) - 1 - i)));
+  }
+}
+
 class Writer {
  public:
   explicit Writer(std::string* out) : out_(*out), start_(out->size()) {}
@@ -82,9 +88,11 @@ class Writer {
   void Put(bool value) { Put(static_cast<std::uint8_t>(value)); }
   void Put(std::integral auto value) {
     const auto bits = static_cast<std::make_unsigned_t<decltype(value)>>(value);
-    for (std::size_t i = sizeof(value); i-- > 0;) {
-      out_.push_back(static_cast<char>(bits >> (8 * i)));
+    char bytes[sizeof(value)];
+    for (std::size_t i = 0; i < sizeof(value); ++i) {
+      bytes[i] = static_cast<char>(bits >> (8 * (sizeof(value) - 1 - i)));
     }
+    out_.append(bytes, sizeof(value));
   }
   template <typename E>
   requires std::is_enum_v<E>
@@ -118,9 +126,7 @@ class Writer {
   void Finish() {
     const std::size_t length = out_.size() - start_;
     assert(length <= static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()));
-    for (std::size_t i = 0; i < 4; ++i) {
-      out_[start_ + i] = static_cast<char>(length >> (8 * (3 - i)));
-    }
+    SetInt32(&out_, start_, static_cast<std::uint32_t>(length));
   }
 
  private:
@@ -286,6 +292,19 @@ Result<Variant> DecodeFrame(std::uint32_t first_code, std::string_view frame) {
 void Encode(const Request& request, std::string* out) { EncodeFrame(kRequestCode, request, out); }
 
 void Encode(const Reply& reply, std::string* out) { EncodeFrame(kReplyCode, reply, out); }
+
+RowsFrame::RowsFrame(std::uint32_t request) { Encode(Reply(Rows{request, {}}), &bytes_); }
+
+void RowsFrame::Add(const Row& row) {
+  Writer(&bytes_).Put(row);
+  ++count_;
+}
+
+std::string RowsFrame::Finish() {
+  SetInt32(&bytes_, 0, static_cast<std::uint32_t>(bytes_.size()));
+  SetInt32(&bytes_, kHeaderSize + sizeof(Rows::request), count_);
+  return std::move(bytes_);
+}
 
 Result<std::size_t> FrameLength(std::string_view buffer, std::size_t limit) {
   if (buffer.size() < 4) {

@@ -149,6 +149,19 @@ struct Recall {
 };
 using Reply = std::variant<Attached, Granted, Failed, Rows, Done, Recall>;
 
+// A Rows reply whose rows are added one by one, for one that is too long to be made in one go.
+class RowsFrame {
+ public:
+  explicit RowsFrame(std::uint32_t request);
+  void Add(const Row& row);
+  // Returns the whole frame, as Encode makes it. The last call.
+  std::string Finish();
+
+ private:
+  std::string bytes_;
+  std::uint32_t count_ = 0;
+};
+
 // Appends the frame to `out`. The status of a Failed must not be ok.
 void Encode(const Request& request, std::string* out);
 void Encode(const Reply& reply, std::string* out);

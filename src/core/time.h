@@ -25,4 +25,11 @@ inline int MillisecondsUntil(TimePoint deadline, int most = std::numeric_limits<
   return static_cast<int>(std::clamp<decltype(left)>(left, 0, most));
 }
 
+// When something that is done at an interval is next to be done: never where the interval is below
+// 0; 0 stands for the shortest.
+inline TimePoint AfterInterval(TimePoint now, std::chrono::seconds interval) {
+  constexpr Duration kShortest = std::chrono::milliseconds(100);
+  return interval.count() < 0 ? kNever : now + std::max<Duration>(interval, kShortest);
+}
+
 }  // namespace polarx

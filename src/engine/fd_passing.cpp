@@ -101,7 +101,8 @@ Result<SendProgress> SendWithFds(int socket, std::string_view data, std::span<co
     const std::string_view bytes = data.substr(progress.bytes, last ? data.npos : 1);
     const ssize_t sent = SendGroup(socket, bytes, group);
     if (sent < 0) {
-      const bool full = errno == EAGAIN || errno == EWOULDBLOCK || errno == ETOOMANYREFS;
+      progress.too_many_fds = errno == ETOOMANYREFS;
+      const bool full = errno == EAGAIN || errno == EWOULDBLOCK || progress.too_many_fds;
       if (full || progress.bytes > 0) {
         break;  // a lasting error shows again at the next call
       }

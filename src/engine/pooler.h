@@ -3,8 +3,9 @@
 // where memory is used up, or a worker thread has found it so: the process should then end.
 //
 // A turn of the main loop:
-//   wait on fd() until NextDeadline() · Receive(now) · answer NextAttach / NextMapping /
-//   NextReload · Serve(now) · NextLog until empty
+//   wait on fd() until NextDeadline() · Receive(now) · answer NextAttach, NextMapping, TakeReload ·
+//   Serve(now) · NextLog and NextLongLease until empty
+// `now` may be read once a turn, before Receive.
 #pragma once
 
 #include <sys/types.h>
@@ -24,42 +25,19 @@
 #include "core/status.h"
 #include "core/time.h"
 #include "engine/log_queue.h"
+#include "engine/questions.h"
 #include "engine/unique_fd.h"
 
 namespace polarx {
 
-using SessionId = std::uint64_t;
-
 struct PoolerConfig {
-  std::string database;  // its name, for logs and application_name
-  std::uint64_t generation =
-      0;  // of this worker in the registry; sessions that know another are sent away
+  std::string database;          // its name, for logs and application_name
+  std::uint64_t generation = 0;  // of this worker in the registry; who knows another is sent away
   int worker_threads = 2;
   int fd_limit = 1024;             // descriptors that this process may have open
   UniqueFd listener;               // listening Unix socket, non-blocking
   uid_t user = ::geteuid();        // whose processes may connect
   std::span<NodeCell> node_cells;  // in memory that sessions see; empty: no lease is parked
-};
-
-// A process that connected: the pg side looks it up among the server's processes.
-struct AttachQuestion {
-  SessionId session = 0;
-  int pid = 0;  // by the kernel's word (SO_PEERCRED)
-};
-
-// A role that wants a node for the first time since the catalog changed.
-struct MappingQuestion {
-  NodeId node = 0;
-  RoleId role = 0;
-};
-
-// A lease that is held for longer than pooler.lease_warn_after.
-struct LongLease {
-  std::string node;
-  std::string remote_user;
-  int session_pid = 0;
-  int remote_pid = 0;
-  double seconds = 0;
 };
 
 class Pooler {
@@ -87,9 +65,9 @@ class Pooler {
   // `node`: the server asked for, null if there is none (then the mapping's status says so). This
   // is how servers of other wrappers become known; SetCatalog must then bring them as well.
   void AnswerMapping(const NodeDefinition* node, MappingDefinition mapping);
-  // A session called reload(): re-read settings and catalog, then AnswerReload.
-  bool NextReload();
-  void AnswerReload();
+  // Has a session called reload()? Then settings and catalog are to be read again: Serve tells the
+  // session that they were.
+  bool TakeReload();
 
   // Serves releases, then acquires; timers; refills pools; sends replies.
   void Serve(TimePoint now);
@@ -109,15 +87,15 @@ class Pooler {
   void SetSurvivors(const std::map<NodeId, int>& survivors);
   int fds_used() const;  // descriptors that the pooler holds
 
-  // Refuses new sessions and ends the worker threads; returns within a second, and needs no memory,
-  // for the process may be ending for want of it. False: a helper thread is stuck in a name lookup
-  // or cancel, so the process must leave by _exit.
+  // Ends the worker threads; returns within a second, and needs no memory, for the process may be
+  // ending for want of it. Nothing else is to be called after it. False: a helper thread is stuck
+  // in a name lookup or cancel, so the process must leave by _exit.
   [[nodiscard]] bool Stop() noexcept;
 
  private:
-  class Impl;
-  explicit Pooler(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  class Parts;
+  explicit Pooler(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
 };
 
 }  // namespace polarx

@@ -1,16 +1,28 @@
 // One attached backend: bytes in, bytes and descriptors out; on the main thread.
 #include "engine/session.h"
 
+#include <algorithm>
+#include <cassert>
+#include <span>
+#include <string_view>
+#include <utility>
+
 #include "engine/fd_passing.h"
 
 namespace polarx {
+namespace {
+
+constexpr int kReadsATurn = 16;
+// Larger than a socket's usual buffer, so that only who reads at the same time is sent that much.
+constexpr std::size_t kBytesATurn = 256 * 1024;
+
+}  // namespace
 
 Session::Session(SessionId session_id, UniqueFd connected, int peer_pid, TimePoint now)
     : id(session_id), pid(peer_pid), attached_at(now), socket(std::move(connected)) {}
 
 Status Session::Receive(std::vector<protocol::Request>* requests) {
   // Sessions send no descriptors: what comes is closed.
-  constexpr int kReadsATurn = 16;
   Status end;
   for (int reads = 0; reads < kReadsATurn; ++reads) {
     const std::size_t before = in_.size();
@@ -49,33 +61,75 @@ Status Session::Receive(std::vector<protocol::Request>* requests) {
 }
 
 void Session::Send(const protocol::Reply& reply, std::vector<int> fds) {
+  const auto* granted = std::get_if<protocol::Granted>(&reply);
+  assert((granted != nullptr ? granted->leases.size() : 0) == fds.size());
   Outgoing outgoing;
   protocol::Encode(reply, &outgoing.bytes);
   outgoing.fds = std::move(fds);
+  outgoing.request = granted != nullptr ? granted->request : 0;
   outgoing.answer = !std::holds_alternative<protocol::Recall>(reply);
   unsent_answers_ += outgoing.answer ? 1 : 0;
   out_.push_back(std::move(outgoing));
 }
 
-Status Session::Flush() {
+void Session::SendFrame(std::string frame) {
+  assert(!frame.empty());
+  Outgoing outgoing;
+  outgoing.bytes = std::move(frame);
+  ++unsent_answers_;
+  out_.push_back(std::move(outgoing));
+}
+
+Result<Session::Flushed> Session::Flush() {
+  std::size_t budget = kBytesATurn;
   while (!out_.empty()) {
     Outgoing& next = out_.front();
-    const Result<SendProgress> sent = SendWithFds(socket.get(), next.bytes, next.fds);
+    const std::string_view bytes = std::string_view(next.bytes).substr(next.bytes_sent, budget);
+    const Result<SendProgress> sent =
+        SendWithFds(socket.get(), bytes, std::span<const int>(next.fds).subspan(next.fds_sent));
     if (!sent.ok()) {
       return sent.status();
     }
-    if (sent.value().bytes == 0) {
-      return Status::Ok();
-    }
-    next.bytes.erase(0, sent.value().bytes);
-    next.fds.erase(next.fds.begin(),
-                   next.fds.begin() + static_cast<std::ptrdiff_t>(sent.value().fds));
-    if (next.bytes.empty()) {
+    next.bytes_sent += sent.value().bytes;
+    next.fds_sent += sent.value().fds;
+    budget -= sent.value().bytes;
+    if (next.bytes_sent == next.bytes.size()) {
+      assert(next.fds_sent == next.fds.size());
       unsent_answers_ -= next.answer ? 1 : 0;
       out_.pop_front();
+    } else if (sent.value().too_many_fds) {
+      return Flushed::kTryLater;
+    } else if (sent.value().bytes < bytes.size() || budget == 0) {
+      return Flushed::kFull;
+    }
+    if (budget == 0 && !out_.empty()) {
+      return Flushed::kFull;
     }
   }
-  return Status::Ok();
+  return Flushed::kAll;
+}
+
+// A session that numbers its requests badly finds the last one.
+const Session::Outgoing* Session::FindGrant(std::uint32_t request) const {
+  const auto found = std::find_if(out_.rbegin(), out_.rend(), [request](const Outgoing& outgoing) {
+    return !outgoing.fds.empty() && outgoing.request == request;
+  });
+  return found == out_.rend() ? nullptr : &*found;
+}
+
+Session::GrantSent Session::SentOfGrant(std::uint32_t request) const {
+  const Outgoing* grant = FindGrant(request);
+  if (grant == nullptr || grant->fds_sent == grant->fds.size()) {
+    return GrantSent::kAll;
+  }
+  return grant->bytes_sent == 0 ? GrantSent::kNothing : GrantSent::kSome;
+}
+
+void Session::ReplaceGrant(std::uint32_t request, const protocol::Reply& reply) {
+  auto* grant = const_cast<Outgoing*>(FindGrant(request));
+  assert(grant != nullptr && grant->bytes_sent == 0);
+  *grant = Outgoing();
+  protocol::Encode(reply, &grant->bytes);
 }
 
 }  // namespace polarx

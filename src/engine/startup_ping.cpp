@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <sstream>
+#include <vector>
 
 #include "core/time.h"
 #include "engine/connect_error.h"
+#include "engine/worker.h"
 
 namespace polarx {
 namespace {
@@ -31,6 +34,26 @@ bool Finish(PGconn* conn, TimePoint deadline) {
   return true;
 }
 
+// A path stands for itself, and so does an address.
+Result<std::vector<std::string>> AddressesOf(const std::string& node_name,
+                                             const std::string& host) {
+  if (host.empty() || host[0] == '/' || host[0] == '@') {
+    return std::vector<std::string>(1);
+  }
+  const LookupResult found = LookUpHost(host);
+  if (!found.error.empty()) {
+    return Status(sqlstate::kConnectionFailed, "could not connect to datanode \"" + node_name +
+                                                   "\": could not translate host name \"" + host +
+                                                   "\" to address: " + found.error);
+  }
+  std::vector<std::string> addresses;
+  std::istringstream list(found.addresses);
+  for (std::string address; std::getline(list, address, ',');) {
+    addresses.push_back(address);
+  }
+  return addresses;
+}
+
 }  // namespace
 
 Status NoAnswerToPing(const std::string& node_name, std::chrono::seconds limit) {
@@ -39,15 +62,19 @@ Status NoAnswerToPing(const std::string& node_name, std::chrono::seconds limit) 
                                                  std::to_string(limit.count()) + " s) is over");
 }
 
-Status StartupPing(const std::string& node_name, const std::string& host, const std::string& port,
-                   TimePoint deadline, std::chrono::seconds limit) {
+namespace {
+
+// `address`: one of the host's; "": the host is a path.
+Status PingAddress(const std::string& node_name, const std::string& host,
+                   const std::string& address, const std::string& port, TimePoint deadline,
+                   std::chrono::seconds limit) {
   const std::string seconds = std::to_string(std::max(MillisecondsUntil(deadline) / 1000, 2));
-  const char* keywords[] = {"host",     "port",    "user",       "dbname",
-                            "passfile", "sslmode", "gssencmode", "connect_timeout",
-                            nullptr};
-  const char* values[] = {host.c_str(),    port.c_str(),     "polarx_pooler",
-                          "polarx_pooler", "/dev/null/none", "disable",
-                          "disable",       seconds.c_str(),  nullptr};
+  const char* keywords[] = {
+      "host",       "hostaddr",        "port", "user", "dbname", "passfile", "sslmode",
+      "gssencmode", "connect_timeout", nullptr};
+  const char* values[] = {host.c_str(),    address.c_str(),  port.c_str(), "polarx_pooler",
+                          "polarx_pooler", "/dev/null/none", "disable",    "disable",
+                          seconds.c_str(), nullptr};
   const Connection conn(PQconnectStartParams(keywords, values, 0), &PQfinish);
   if (conn == nullptr) {
     return ConnectErrorStatus(node_name, "out of memory");
@@ -71,6 +98,27 @@ Status StartupPing(const std::string& node_name, const std::string& host, const 
   const PGPing answer =
       MillisecondsUntil(deadline) > 2000 ? PQpingParams(keywords, values, 0) : PQPING_NO_RESPONSE;
   return answer == PQPING_OK ? Status::Ok() : refusal;
+}
+
+}  // namespace
+
+Status StartupPing(const std::string& node_name, const std::string& host, const std::string& port,
+                   TimePoint deadline, std::chrono::seconds limit) {
+  const Result<std::vector<std::string>> addresses = AddressesOf(node_name, host);
+  if (!addresses.ok()) {
+    return addresses.status();
+  }
+  Status status = NoAnswerToPing(node_name, limit);
+  for (std::size_t i = 0; i < addresses.value().size(); ++i) {
+    const TimePoint now = Now();
+    const auto left = static_cast<Duration::rep>(addresses.value().size() - i);
+    status = PingAddress(node_name, host, addresses.value()[i], port, now + (deadline - now) / left,
+                         limit);
+    if (status.ok()) {
+      break;
+    }
+  }
+  return status;
 }
 
 }  // namespace polarx

@@ -11,8 +11,8 @@ namespace polarx {
 
 // Ok: something that speaks PostgreSQL's protocol has answered, if only by asking for a password or
 // by refusing the role. Otherwise why not; a server that starts up or shuts down counts as that. No
-// credentials are sent. Ends at `deadline`, a name lookup apart; `limit` is behind it, for
-// messages.
+// credentials are sent. The addresses of `host` share the time, as those of a connect do. Ends at
+// `deadline`, a name lookup apart; `limit` is behind it, for messages.
 Status StartupPing(const std::string& node_name, const std::string& host, const std::string& port,
                    TimePoint deadline, std::chrono::seconds limit);
 

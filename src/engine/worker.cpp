@@ -56,6 +56,8 @@ std::atomic<LookupFunction> lookup_function{&SystemLookup};
 
 }  // namespace
 
+LookupResult LookUpHost(const std::string& host) { return lookup_function.load()(host); }
+
 void SetLookupForTest(LookupFunction lookup) {
   lookup_function = lookup != nullptr ? lookup : &SystemLookup;
 }
@@ -124,7 +126,7 @@ class Loop : public DatanodeHost {
 
   void LookUp(SlotId slot, const std::string& host) override {
     helpers_->Run("lookup " + host, [inbox = inbox_, slot, host] {
-      inbox->answers.Send(LookedUp{slot, lookup_function.load()(host)});
+      inbox->answers.Send(LookedUp{slot, LookUpHost(host)});
     });
   }
 

@@ -51,6 +51,7 @@ struct LookupResult {
   std::string error;
 };
 using LookupFunction = LookupResult (*)(const std::string& host);
+LookupResult LookUpHost(const std::string& host);
 void SetLookupForTest(LookupFunction lookup);  // null: the real one
 
 }  // namespace polarx

@@ -16,12 +16,7 @@ class PoolParkingTest : public PoolCellsTest {
   // Of the row of kRole's pool on kNode: the number in that column.
   int Shown(std::size_t column) {
     book_->CountParked();
-    for (const protocol::Row& row : PoolRows(*book_, {})) {
-      if (row[0] == std::to_string(PoolOf(kNode, kRole)->id)) {
-        return std::stoi(*row[column]);
-      }
-    }
-    return -1;
+    return std::stoi(*PoolRow(*PoolOf(kNode, kRole), {}).at(column));
   }
   int ShownLeased() { return Shown(6); }
   int ShownParked() { return Shown(7); }

@@ -332,5 +332,18 @@ TEST(ProtocolTest, NoiseIsRefused) {
   }
 }
 
+TEST(ProtocolTest, RowsAddedOneByOneMakeTheSameFrame) {
+  const Rows rows{7, {{"a", std::nullopt}, {}, {"", std::string(300, 'x'), "c"}}};
+  for (std::size_t count = 0; count <= rows.rows.size(); ++count) {
+    Rows some{rows.request, {}};
+    RowsFrame frame(rows.request);
+    for (std::size_t i = 0; i < count; ++i) {
+      some.rows.push_back(rows.rows[i]);
+      frame.Add(rows.rows[i]);
+    }
+    EXPECT_EQ(frame.Finish(), Bytes(Reply(some)));
+  }
+}
+
 }  // namespace
 }  // namespace polarx::protocol

@@ -88,7 +88,7 @@ class PoolerTest : public ::testing::Test {
       }
       pooler_->AnswerMapping(nullptr, std::move(mapping));
     }
-    (void)pooler_->NextReload();
+    (void)pooler_->TakeReload();
     pooler_->Serve(now);
   }
   template <typename Condition>

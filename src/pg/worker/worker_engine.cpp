@@ -153,11 +153,7 @@ bool EngineAnswerMapping(const RawCatalog* answer) {
   });
 }
 
-bool EngineNextReload() { return pooler->NextReload(); }
-
-bool EngineAnswerReload() {
-  return Guarded([] { pooler->AnswerReload(); });
-}
+bool EngineTakeReload() { return pooler->TakeReload(); }
 
 bool EngineNextLog(LogRecord* record) { return pooler->NextLog(record); }
 

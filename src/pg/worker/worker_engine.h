@@ -42,8 +42,7 @@ bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal
 bool EngineNextMapping(RawQuestion* question);  // false: there is no more
 // `answer`: of CatalogReadOne.
 bool EngineAnswerMapping(const RawCatalog* answer);
-bool EngineNextReload();  // false: there is no more
-bool EngineAnswerReload();
+bool EngineTakeReload();  // settings and catalog are to be read again before EngineServe
 bool EngineNextLog(LogRecord* record);  // false: there is no more
 bool EngineSetSurvivors(const LeaseCount* counts, int length);
 

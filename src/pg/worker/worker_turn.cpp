@@ -1,6 +1,9 @@
 // One turn of the pooler worker: settings, catalog, questions of the engine, log; on its main
 // thread. No transaction is open before or after each of these functions.
+#include <chrono>
 #include <type_traits>
+
+#include "core/time.h"
 
 #include "pg/base/backends.h"
 #include "pg/base/catalog.h"
@@ -15,9 +18,9 @@ namespace polarx {
 namespace {
 
 // So often, the registry is told how many descriptors are in use.
-constexpr long kReportIntervalMs = 1000;
+constexpr Duration kReportInterval = std::chrono::seconds(1);
 // So often, leases from earlier workers are counted, and whenever one has gone.
-constexpr long kCountIntervalMs = 100;
+constexpr Duration kCountInterval = std::chrono::milliseconds(100);
 
 bool catalog_changed = false;
 MemoryContext catalog_context = nullptr;  // of one reading
@@ -108,15 +111,15 @@ void ReportLongLeases() {
 }
 
 void ReportDescriptors(Oid database) {
-  static TimestampTz reported_at = 0;
+  static TimePoint next_report{};
   static int reported = -1;
-  const TimestampTz now = GetCurrentTimestamp();
-  if (!TimestampDifferenceExceeds(reported_at, now, kReportIntervalMs)) {
+  const TimePoint now = Now();
+  if (now < next_report) {
     return;
   }
   if (const int used = EngineFdsUsed(); used != reported) {
     RegistryReportFds(database, used);
-    reported_at = now;
+    next_report = now + kReportInterval;
     reported = used;
   }
 }
@@ -125,15 +128,14 @@ void ReportDescriptors(Oid database) {
 
 void WorkerCountSurvivors(uint64 generation) {
   static bool over = false;
-  static TimestampTz counted_at = 0;
+  static TimePoint next_count{};
   static uint64 drops_seen = 0;
-  const TimestampTz now = GetCurrentTimestamp();
+  const TimePoint now = Now();
   const uint64 drops = LeaseCountDrops();  // before the counting: later ones count next time
-  if (over || (drops == drops_seen &&
-               !TimestampDifferenceExceeds(counted_at, now, kCountIntervalMs))) {
+  if (over || (drops == drops_seen && now < next_count)) {
     return;
   }
-  counted_at = now;
+  next_count = now + kCountInterval;
   drops_seen = drops;
   int length = 0;
   LeaseCount* counts = LeaseCountOthers(generation, &length);
@@ -171,10 +173,7 @@ void WorkerTurn(Oid database, uint64 generation) {
     ReadSettings();
   }
   Require(EngineReceive());
-  bool reload = false;
-  while (EngineNextReload()) {
-    reload = true;
-  }
+  const bool reload = EngineTakeReload();
   if (reload) {
     ReadSettings();
   }
@@ -182,9 +181,6 @@ void WorkerTurn(Oid database, uint64 generation) {
   AcceptInvalidationMessages();
   if (catalog_changed || reload) {
     WorkerReadCatalog();
-  }
-  if (reload) {
-    Require(EngineAnswerReload());
   }
   WorkerCountSurvivors(generation);
   AnswerAttaches();
