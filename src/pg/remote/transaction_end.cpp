@@ -18,7 +18,7 @@ bool ReachesLevel(const PolarxLease* lease, int level) {
 }
 
 void GiveBackAll() noexcept {
-  ClientHangUpOn(ReachesLevel, 0);
+  ClientHangUpStranded(ReachesLevel, 0);
   ClientCork(ClientLeases() != nullptr && ClientLeases()->next != nullptr);
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {

@@ -150,17 +150,17 @@ void RequestLeases(bool sets, PolarxLease* const* wanted, int count) {
     if (!attached && !ClientFinishAttach(deadline)) {
       continue;
     }
-    switch (sent ? ClientAwait(request, kNever, &error) : Awaited::kGone) {
-      case Awaited::kReply:
+    switch (sent ? ClientAwait(request, kNever, &error) : AwaitResult::kGone) {
+      case AwaitResult::kReply:
         ClientFreeCells(ClientAttachment());
         if (attached) {
           NoteHandOut(Now() - begin);
         }
         return;
-      case Awaited::kFailed:
+      case AwaitResult::kFailed:
         ThrowError(&error);
-      case Awaited::kGone:
-      case Awaited::kTimeout:
+      case AwaitResult::kGone:
+      case AwaitResult::kTimeout:
         ++attempt;
         deadline = ClientAttachDeadline();
         break;

@@ -152,20 +152,20 @@ Attachment* ClientBeginAttach(TimePoint deadline) {
 
 bool ClientFinishAttach(TimePoint deadline) {
   ErrorText error;
-  switch (attachment != nullptr ? ClientAwait(0, deadline, &error) : Awaited::kGone) {
-    case Awaited::kReply:
+  switch (attachment != nullptr ? ClientAwait(0, deadline, &error) : AwaitResult::kGone) {
+    case AwaitResult::kReply:
       attachment->confirmed = true;
       return true;
-    case Awaited::kFailed:
+    case AwaitResult::kFailed:
       ClientHangUp();
       if (strcmp(error.sqlstate, sqlstate::kCannotConnectNow) != 0) {
         ThrowError(&error);
       }
       break;
-    case Awaited::kGone:
+    case AwaitResult::kGone:
       KeepPlainError(sqlstate::kCannotConnectNow, "pooler closed the connection", &error);
       break;
-    case Awaited::kTimeout:
+    case AwaitResult::kTimeout:
       ClientHangUp();
       KeepPlainError(sqlstate::kCannotConnectNow,
                      "pooler did not answer within pooler.pooler_connect_timeout", &error);

@@ -17,15 +17,22 @@ struct NodeCell;
 // It stands on the heap, so that no frame has to be unwound for it.
 struct Attachment {
   PoolerClient channel;
-  uint64 number = 0;                 // of this backend's attachments
-  uint64 generation = 0;             // of the pooler worker
-  LeaseCell* lease_cells = nullptr;  // of this backend
-  NodeCell* node_cells = nullptr;    // of the pooler worker
-  bool confirmed = false;            // the pooler has answered Attached
-  bool cells_freed = false;          // of what stood there before
-  WaitEventSet* wait_set = nullptr;  // latch, postmaster death, the channel's socket
-  uint32 pending = 0;                // request whose reply has not come, 0: none
-  ClientReply reply;                 // taken by ClientAwait, valid until the next one
+  // This backend counts its attachments; the pooler worker has a generation.
+  uint64 number = 0;
+  uint64 generation = 0;
+  // The cells of this backend's leases, and those of the pooler worker's nodes.
+  LeaseCell* lease_cells = nullptr;
+  NodeCell* node_cells = nullptr;
+  // The pooler has answered Attached.
+  bool confirmed = false;
+  // ClientFreeCells has been called.
+  bool cells_freed = false;
+  // Latch, postmaster death, the channel's socket.
+  WaitEventSet* wait_set = nullptr;
+  // The request whose reply has not come; 0: there is none.
+  uint32 pending = 0;
+  // The reply that ClientAwait has received, valid until the next one.
+  ClientReply reply;
 };
 
 // --- attachment.cpp ------------------------------------------------------------------------------
@@ -57,14 +64,14 @@ uint32 ClientNextRequest() noexcept;
 // pooler is gone or memory is used up; then this backend has hung up.
 bool ClientSend(const protocol::Request& request) noexcept;
 
-enum class Awaited {
+enum class AwaitResult {
   kReply,    // it is in the attachment
   kFailed,   // *error says why
   kGone,     // the pooler has hung up, the attachment is no more
   kTimeout,  // `deadline` has come
 };
 // Waits, interruptibly, for the reply to `request` (0: to the attach).
-Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error);
+AwaitResult ClientAwait(uint32 request, TimePoint deadline, ErrorText* error);
 
 // Returns whether this is between ClientCork(true) and ClientUncork.
 bool ClientCorkedSeveral() noexcept;

@@ -17,7 +17,7 @@ bool Any(const PolarxLease* /*lease*/, int /*level*/) { return true; }
 // hears of the end.
 void GiveBackAtExit(int /*code*/, Datum /*arg*/) {
   ClientDropParked();
-  ClientHangUpOn(Any, 0);
+  ClientHangUpStranded(Any, 0);
   while (PolarxLease* lease = ClientLeases()) {
     ClientRelease(lease, protocol::ReleaseKind::kClean);
   }

@@ -128,14 +128,14 @@ void ClientConfirm() {
   ErrorText error;
   bool answered = false;
   switch (ClientAwait(request, deadline, &error)) {
-    case Awaited::kReply:
+    case AwaitResult::kReply:
       answered = true;
       break;
-    case Awaited::kFailed:
+    case AwaitResult::kFailed:
       ThrowError(&error);
-    case Awaited::kTimeout:
+    case AwaitResult::kTimeout:
       break;
-    case Awaited::kGone:
+    case AwaitResult::kGone:
       return;
   }
   for (PolarxLease* lease = leases; lease != nullptr; lease = lease->next) {

@@ -59,7 +59,7 @@ struct LeaseConnection {
   // PGconn ends with the lease.
   bool bulky;
   bool stretched;
-  // ClientHangUpOn has told the datanode to close it.
+  // ClientHangUpStranded has told the datanode to close it.
   bool hung_up;
 };
 
@@ -197,7 +197,7 @@ void ClientReturn(PolarxLease* lease) noexcept;
 // Before several leases are released: hangs up on those of them that no pooler worker takes back.
 // All their datanodes close them at the same time, while ClientRelease waits for one after the
 // other.
-void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept;
+void ClientHangUpStranded(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept;
 // What is sent between these two goes out together: several releases in one message, if there are
 // several. No ereport in between.
 void ClientCork(bool several) noexcept;

@@ -7,7 +7,8 @@ namespace polarx {
 
 // A datanode that a request is for; the name is for messages.
 struct NodeRef {
-  Oid id;  // of the foreign server
+  // The oid of the foreign server.
+  Oid id;
   char name[NAMEDATALEN];
 };
 

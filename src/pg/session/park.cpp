@@ -175,7 +175,7 @@ bool AwaitAnswer(PolarxLease* lease) noexcept {
 }
 
 // Returns whether its role may still have the lease, as far as this backend has heard.
-bool StillDue(const PolarxLease* lease) noexcept {
+bool IsDue(const PolarxLease* lease) noexcept {
   return ClientLeaseCurrent(lease) && lease->hold.catalog_epoch == ClientCatalogEpoch() &&
          lease->parking.session_user == GetSessionUserId() && parameters.park_leases;
 }
@@ -243,7 +243,7 @@ bool ClientKeepsParked(Oid node) noexcept {
   if (lease == nullptr) {
     return false;
   }
-  if (StillDue(lease) && lease->parking.node_cell->waiting.load() == 0 && IsParked(lease)) {
+  if (IsDue(lease) && lease->parking.node_cell->waiting.load() == 0 && IsParked(lease)) {
     return true;
   }
   GiveBack(Unlink(place));
@@ -281,7 +281,7 @@ bool ClientRetake(const NodeRef* nodes, int count, PolarxLease** retaken) noexce
     if (*place == nullptr) {
       return false;
     }
-    if (!StillDue(*place) || ((*place)->parking.reset_sent && !AwaitAnswer(*place))) {
+    if (!IsDue(*place) || ((*place)->parking.reset_sent && !AwaitAnswer(*place))) {
       GiveBack(Unlink(place));
       return false;
     }

@@ -221,7 +221,7 @@ void ClientParkOrRelease(PolarxLease* lease) noexcept {
   }
 }
 
-void ClientHangUpOn(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept {
+void ClientHangUpStranded(bool (*wanted)(const PolarxLease* lease, int level), int level) noexcept {
   bool look = false;
   for (const PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     look = look || (wanted(lease, level) && NeedsLook(lease));

@@ -37,13 +37,13 @@ void Ask(Build build) {
   const uint32 request = ClientNextRequest();
   ErrorText error;
   switch (Send([&] { return build(request); }) ? ClientAwait(request, kNever, &error)
-                                               : Awaited::kGone) {
-    case Awaited::kReply:
+                                               : AwaitResult::kGone) {
+    case AwaitResult::kReply:
       return;
-    case Awaited::kFailed:
+    case AwaitResult::kFailed:
       ThrowError(&error);
-    case Awaited::kGone:
-    case Awaited::kTimeout:
+    case AwaitResult::kGone:
+    case AwaitResult::kTimeout:
       ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
                       errmsg("pooler closed the connection before it answered")));
   }

@@ -49,22 +49,22 @@ void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
   }
 }
 
-enum class Taken { kReply, kFailed, kNothing, kGone };
+enum class ReplyState { kReply, kFailed, kNothing, kGone };
 
 // Looks for the reply to `request`; replies to requests that were given up go, and with them the
 // descriptors they brought.
-Taken TakeReply(Attachment* attachment, uint32 request, ErrorText* error) noexcept {
+ReplyState TakeReply(Attachment* attachment, uint32 request, ErrorText* error) noexcept {
   try {
     if (!attachment->channel.Flush().ok()) {
-      return Taken::kGone;
+      return ReplyState::kGone;
     }
     for (;;) {
       Result<std::optional<ClientReply>> received = attachment->channel.Receive();
       if (!received.ok()) {
-        return Taken::kGone;
+        return ReplyState::kGone;
       }
       if (!received.value().has_value()) {
-        return Taken::kNothing;
+        return ReplyState::kNothing;
       }
       ClientReply& reply = *received.value();
       if (std::holds_alternative<protocol::Recall>(reply.reply) ||
@@ -75,15 +75,15 @@ Taken TakeReply(Attachment* attachment, uint32 request, ErrorText* error) noexce
       attachment->pending = 0;
       if (const auto* failed = std::get_if<protocol::Failed>(&reply.reply)) {
         KeepError(failed->status, error);
-        return Taken::kFailed;
+        return ReplyState::kFailed;
       }
       attachment->reply = std::move(reply);
-      return Taken::kReply;
+      return ReplyState::kReply;
     }
   } catch (...) {
     KeepOutOfMemory(error);  // part of the reply is lost, so nothing can follow it
     ClientHangUp();
-    return Taken::kFailed;
+    return ReplyState::kFailed;
   }
 }
 
@@ -162,7 +162,7 @@ void ClientHeedRecalls() noexcept {
   }
 }
 
-Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
+AwaitResult ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
   Attachment* attachment = ClientAttachment();
   attachment->pending = request;
   for (bool first = true;; first = false) {
@@ -170,19 +170,19 @@ Awaited ClientAwait(uint32 request, TimePoint deadline, ErrorText* error) {
     const bool wait = first && request != 0 && !attachment->channel.HasUnsent() &&
                       !attachment->channel.HasUnread() &&
                       !WaitBusily(attachment->channel.fd(), &busy_poll);
-    switch (wait ? Taken::kNothing : TakeReply(attachment, request, error)) {
-      case Taken::kReply:
-        return Awaited::kReply;
-      case Taken::kFailed:
-        return Awaited::kFailed;
-      case Taken::kGone:
+    switch (wait ? ReplyState::kNothing : TakeReply(attachment, request, error)) {
+      case ReplyState::kReply:
+        return AwaitResult::kReply;
+      case ReplyState::kFailed:
+        return AwaitResult::kFailed;
+      case ReplyState::kGone:
         ClientHangUp();
-        return Awaited::kGone;
-      case Taken::kNothing:
+        return AwaitResult::kGone;
+      case ReplyState::kNothing:
         break;
     }
     if (deadline != kNever && Now() >= deadline) {
-      return Awaited::kTimeout;
+      return AwaitResult::kTimeout;
     }
     ModifyWaitEvent(
         attachment->wait_set, kSocketPosition,

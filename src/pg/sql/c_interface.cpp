@@ -25,7 +25,7 @@ bool IsForgotten(const PolarxLease* lease, int level) {
 
 // Gives back the borrowed leases that were acquired at `level` or deeper.
 void ReleaseForgotten(int level) noexcept {
-  ClientHangUpOn(IsForgotten, level);
+  ClientHangUpStranded(IsForgotten, level);
   StopLeases(IsForgotten, level);
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
