@@ -1,5 +1,5 @@
 // The cells of parked leases in shared memory: some for each backend, some for each pooler worker.
-// Every process, its main thread.
+// In every process, on its main thread. What is written in them is core/parking.h's.
 #pragma once
 
 #include "core/parking.h"
@@ -8,13 +8,13 @@
 
 namespace polarx {
 
-// For lease_count.cpp, which reserves and sets up the memory that they stand in.
+// lease_count.cpp reserves the memory that the cells stand in, and sets it up by these.
 Size LeaseCellsSize();
 void LeaseCellsSetUp(void* memory, bool found);
 
-// kCellsOfASession cells of the backend; null: there are none.
+// Returns the kCellsOfASession cells of the backend, null without shared memory or a place.
 LeaseCell* LeaseCellsOf(BackendPlace backend);
-// kCellsOfAWorker cells of the pooler worker that is that backend; null: there are none.
+// Returns the kCellsOfAWorker cells of the pooler worker at that place; null likewise.
 NodeCell* NodeCellsOf(BackendPlace worker);
 
 }  // namespace polarx

@@ -1,5 +1,5 @@
 // How many leases each backend holds, in shared memory, so that a new pooler worker knows what
-// sessions still hold from an earlier one. Every process, its main thread.
+// sessions still hold from an earlier one. In every process, on its main thread.
 #pragma once
 
 #include "pg/prelude.h"
