@@ -11,7 +11,7 @@
 
 #include "core/time.h"
 #include "engine/connect_error.h"
-#include "engine/worker.h"
+#include "engine/lookups.h"
 
 namespace polarx {
 namespace {

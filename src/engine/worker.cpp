@@ -1,15 +1,13 @@
 // One worker thread: its loop over orders, sockets, lookups and deadlines.
 #include "engine/worker.h"
 
-#include <arpa/inet.h>
-#include <net/if.h>
-#include <netdb.h>
-#include <netinet/in.h>
-
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <set>
+#include <thread>
 #include <unordered_map>
+#include <utility>
 
 #include "engine/datanode.h"
 #include "engine/poller.h"
@@ -29,38 +27,7 @@ struct CancelThrough {
 
 using Answer = std::variant<LookedUp, CancelThrough>;  // of a helper thread
 
-std::string AddressText(const addrinfo& entry) {
-  char text[INET6_ADDRSTRLEN + IF_NAMESIZE + 1] = "";
-  getnameinfo(entry.ai_addr, entry.ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST);
-  return text;
-}
-
-LookupResult SystemLookup(const std::string& host) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* list = nullptr;
-  LookupResult result;
-  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &list); error != 0) {
-    result.error = gai_strerror(error);
-    return result;
-  }
-  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
-    result.addresses += (result.addresses.empty() ? "" : ",") + AddressText(*entry);
-  }
-  freeaddrinfo(list);
-  return result;
-}
-
-std::atomic<LookupFunction> lookup_function{&SystemLookup};
-
 }  // namespace
-
-LookupResult LookUpHost(const std::string& host) { return lookup_function.load()(host); }
-
-void SetLookupForTest(LookupFunction lookup) {
-  lookup_function = lookup != nullptr ? lookup : &SystemLookup;
-}
 
 struct Worker::Inbox {
   Wakeup wakeup;
@@ -76,7 +43,9 @@ namespace {
 class Loop : public DatanodeHost {
  public:
   Loop(std::shared_ptr<Worker::Inbox> inbox, Channel<Completion>* completions, HelperPool* helpers)
-      : inbox_(std::move(inbox)), completions_(completions), helpers_(helpers) {}
+      : inbox_(std::move(inbox)), completions_(completions), helpers_(helpers) {
+    last_word_.emplace_back(ThreadFailed{std::string(kLastWord)});
+  }
 
   // False: the system refuses the descriptors that it needs.
   bool Prepare() {
@@ -103,6 +72,24 @@ class Loop : public DatanodeHost {
     }
   }
 
+  // Memory is used up. Tells the main thread and says nothing more to anybody: at PQfinish libpq
+  // would say goodbye in the middle of what sessions send on lent connections. So the connections
+  // stay as they are until the process ends; `self` is this loop.
+  void Fail(std::shared_ptr<Loop> self) noexcept {
+    static std::atomic<Loop*> failed{nullptr};
+    self_ = std::move(self);
+    next_failed_ = failed.exchange(this);
+    // Telling needs memory only if the main thread has not fetched what was told before.
+    for (int tries = 0; tries < 1000 && !inbox_->stop; ++tries) {
+      try {
+        completions_->SendAll(&last_word_);
+        return;
+      } catch (...) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
+  }
+
   // DatanodeHost
   void Watch(int fd, std::uint32_t events, SlotId slot) override {
     // Refused only when memory is used up: the connection then runs into its deadline.
@@ -125,13 +112,14 @@ class Loop : public DatanodeHost {
   }
 
   void LookUp(SlotId slot, const std::string& host) override {
-    helpers_->Run("lookup " + host, [inbox = inbox_, slot, host] {
-      inbox->answers.Send(LookedUp{slot, LookUpHost(host)});
-    });
+    connections_.at(slot).lookup =
+        helpers_->names().Ask(host, [inbox = inbox_, slot](const LookupResult& result) {
+          inbox->answers.Send(LookedUp{slot, result});
+        });
   }
 
   void RunCancel(SlotId slot, const std::string& key, PGcancel* cancel) override {
-    helpers_->Run("cancel " + key,
+    helpers_->Run(HelperLane::kCancel, key,
                   [inbox = inbox_, slot, owned = std::shared_ptr<PGcancel>(cancel, PQfreeCancel)] {
                     char error[256];
                     PQcancel(owned.get(), error, sizeof(error));
@@ -144,6 +132,7 @@ class Loop : public DatanodeHost {
  private:
   static constexpr std::uint64_t kInboxKey = 0;  // slots count from 1
   static constexpr Duration kStopLimit = std::chrono::milliseconds(500);
+  static constexpr std::string_view kLastWord = "out of memory";
 
   // A connection that has been reset may wait until somebody wants one.
   static bool Keeps(const Completion& completion) {
@@ -154,6 +143,7 @@ class Loop : public DatanodeHost {
   struct Connection {
     std::unique_ptr<Datanode> datanode;
     TimePoint deadline = kNever;
+    std::uint64_t lookup = 0;  // ticket of the one that is awaited
   };
 
   Datanode* Find(SlotId slot) {
@@ -164,12 +154,21 @@ class Loop : public DatanodeHost {
   void Forget(SlotId slot) {
     const auto found = connections_.find(slot);
     if (found != connections_.end() && found->second.datanode->finished()) {
+      LeaveLookup(found->second);
       connections_.erase(found);
+    }
+  }
+
+  void LeaveLookup(const Connection& connection) {
+    if (connection.lookup != 0) {
+      helpers_->names().Leave(connection.lookup);
     }
   }
 
   void ReadInbox() {
     inbox_->wakeup.Clear();
+    // Read first: orders that were sent before it are carried out before it.
+    const bool stop = inbox_->stop.load(std::memory_order_acquire);
     inbox_->orders.Receive(&orders_);
     for (Order& order : orders_) {
       std::visit([this](auto& value) { Obey(value); }, order);
@@ -180,13 +179,14 @@ class Loop : public DatanodeHost {
     for (Answer& answer : answers) {
       std::visit([this](auto& value) { Take(value); }, answer);
     }
-    if (inbox_->stop.load(std::memory_order_acquire)) {
+    if (stop) {
       BeginStop(inbox_->lent);
     }
   }
 
   void Take(const LookedUp& answer) {
     if (Datanode* datanode = Find(answer.slot); datanode != nullptr) {
+      connections_.at(answer.slot).lookup = 0;
       datanode->OnLookedUp(answer.result.addresses, answer.result.error);
       Forget(answer.slot);
     }
@@ -250,6 +250,7 @@ class Loop : public DatanodeHost {
 
   void Drop(SlotId slot) {
     SetDeadline(slot, kNever);
+    LeaveLookup(connections_.at(slot));
     connections_.erase(slot);
   }
 
@@ -271,8 +272,11 @@ class Loop : public DatanodeHost {
   Poller poller_;
   std::set<std::pair<TimePoint, SlotId>> deadlines_;
   std::unordered_map<SlotId, Connection> connections_;
-  std::vector<Order> orders_;         // being carried out
-  std::vector<Completion> reported_;  // of this round of the loop
+  std::vector<Order> orders_;          // being carried out
+  std::vector<Completion> reported_;   // of this round of the loop
+  std::vector<Completion> last_word_;  // made while there was memory
+  std::shared_ptr<Loop> self_;         // after Fail: for ever
+  Loop* next_failed_ = nullptr;
   bool stopping_ = false;
   TimePoint stop_at_ = kNever;
 };
@@ -288,11 +292,11 @@ Result<std::unique_ptr<Worker>> Worker::Start(int index, Channel<Completion>* co
     return Status(sqlstate::kOutOfDescriptors, "no descriptors for a worker thread of the pooler");
   }
   Result<std::thread> thread =
-      StartThread("pooler-w" + std::to_string(index), [owned = std::move(loop), completions] {
+      StartThread("pooler-w" + std::to_string(index), [owned = std::move(loop)] {
         try {
           owned->Run();
-        } catch (const std::exception& error) {
-          completions->Send(ThreadFailed{error.what()});
+        } catch (...) {
+          owned->Fail(owned);
         }
       });
   if (!thread.ok()) {

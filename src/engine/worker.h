@@ -44,14 +44,4 @@ class Worker {
   std::thread thread_;
 };
 
-// How names become addresses, replaceable in tests: the addresses of `host` in text form, comma
-// separated, or an error text. May block; called on helper threads.
-struct LookupResult {
-  std::string addresses;
-  std::string error;
-};
-using LookupFunction = LookupResult (*)(const std::string& host);
-LookupResult LookUpHost(const std::string& host);
-void SetLookupForTest(LookupFunction lookup);  // null: the real one
-
 }  // namespace polarx

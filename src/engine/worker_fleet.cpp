@@ -99,8 +99,9 @@ void WorkerFleet::FlushDue(TimePoint now) {
 }
 
 void WorkerFleet::RunBlocking(const std::string& key, std::function<Completion()> task) {
-  helpers_.Run(
-      key, [mailbox = mailbox_, owned = std::move(task)] { mailbox->completions.Send(owned()); });
+  helpers_.Run(HelperLane::kPing, key, [mailbox = mailbox_, owned = std::move(task)] {
+    mailbox->completions.Send(owned());
+  });
 }
 
 // --- the end ------------------------------------------------------------------------------------

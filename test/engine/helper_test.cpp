@@ -70,7 +70,7 @@ TEST(HelperPoolTest, RunsEveryTask) {
   gate->Open();
   HelperPool pool(3, 2);
   for (int i = 0; i < 200; ++i) {
-    pool.Run("key" + std::to_string(i % 7), [gate] { gate->Enter(); });
+    pool.Run(HelperLane::kLookup, "key" + std::to_string(i % 7), [gate] { gate->Enter(); });
   }
   EXPECT_TRUE(gate->WaitForPassed(200));
   EXPECT_TRUE(pool.Stop());
@@ -80,7 +80,7 @@ TEST(HelperPoolTest, RunsAsManyAtOnceAsItHasThreads) {
   auto gate = MakeGate();
   HelperPool pool(3, 3);
   for (int i = 0; i < 8; ++i) {
-    pool.Run("key" + std::to_string(i), [gate] { gate->Enter(); });
+    pool.Run(HelperLane::kLookup, "key" + std::to_string(i), [gate] { gate->Enter(); });
   }
   EXPECT_TRUE(gate->WaitForInside(3));
   gate->Open();
@@ -94,16 +94,65 @@ TEST(HelperPoolTest, OneSilentKeyLeavesThreadsForOthers) {
   quick->Open();
   HelperPool pool(3, 2);
   for (int i = 0; i < 5; ++i) {
-    pool.Run("silent", [silent] { silent->Enter(); });
+    pool.Run(HelperLane::kLookup, "silent", [silent] { silent->Enter(); });
   }
   ASSERT_TRUE(silent->WaitForInside(2));
   for (int i = 0; i < 5; ++i) {
-    pool.Run("quick", [quick] { quick->Enter(); });
+    pool.Run(HelperLane::kLookup, "quick", [quick] { quick->Enter(); });
   }
   EXPECT_TRUE(quick->WaitForPassed(5));
   EXPECT_EQ(silent->most_inside(), 2);
   silent->Open();
   EXPECT_TRUE(silent->WaitForPassed(5)) << "tasks of a key that had to wait must run later";
+}
+
+TEST(HelperPoolTest, ATaskThatMayNotRunStartsNoThread) {
+  auto gate = MakeGate();
+  HelperPool pool(8, 2);
+  for (int i = 0; i < 20; ++i) {
+    pool.Run(HelperLane::kLookup, "silent", [gate] { gate->Enter(); });
+  }
+  ASSERT_TRUE(gate->WaitForInside(2));
+  EXPECT_EQ(pool.thread_count(), 2u);
+  gate->Open();
+  EXPECT_TRUE(gate->WaitForPassed(20));
+  EXPECT_EQ(pool.thread_count(), 2u);
+}
+
+TEST(HelperPoolTest, EachLaneHasThreadsOfItsOwn) {
+  auto stuck = MakeGate();
+  auto quick = MakeGate();
+  quick->Open();
+  HelperPool pool(2, 2);
+  for (int i = 0; i < 5; ++i) {
+    pool.Run(HelperLane::kLookup, "key" + std::to_string(i), [stuck] { stuck->Enter(); });
+  }
+  ASSERT_TRUE(stuck->WaitForInside(2));
+  pool.Run(HelperLane::kCancel, "key", [quick] { quick->Enter(); });
+  pool.Run(HelperLane::kPing, "key", [quick] { quick->Enter(); });
+  EXPECT_TRUE(quick->WaitForPassed(2));
+  EXPECT_EQ(stuck->most_inside(), 2);
+  stuck->Open();
+  EXPECT_TRUE(stuck->WaitForPassed(5));
+}
+
+TEST(HelperPoolTest, KeysTakeTurns) {
+  auto gate = MakeGate();
+  auto other = MakeGate();
+  auto order = std::make_shared<std::vector<std::string>>();  // of the one thread
+  HelperPool pool(1, 1);
+  pool.Run(HelperLane::kLookup, "a", [gate] { gate->Enter(); });
+  ASSERT_TRUE(gate->WaitForInside(1));
+  for (int i = 0; i < 3; ++i) {
+    pool.Run(HelperLane::kLookup, "a", [order] { order->push_back("a"); });
+  }
+  pool.Run(HelperLane::kLookup, "b", [order] { order->push_back("b"); });
+  pool.Run(HelperLane::kLookup, "c", [other] { other->Enter(); });
+  gate->Open();
+  ASSERT_TRUE(other->WaitForInside(1));
+  EXPECT_EQ(order->front(), "b") << "the one that asks often does not go first";
+  other->Open();
+  EXPECT_TRUE(other->WaitForPassed(1));
 }
 
 TEST(HelperPoolTest, ThreadsHaveNamesAndBlockSignals) {
@@ -116,7 +165,7 @@ TEST(HelperPoolTest, ThreadsHaveNamesAndBlockSignals) {
   auto gate = MakeGate();
   HelperPool pool(2, 2);
   for (int i = 0; i < 2; ++i) {
-    pool.Run("key", [seen, gate] {
+    pool.Run(HelperLane::kLookup, "key", [seen, gate] {
       char name[16] = {};
       pthread_getname_np(pthread_self(), name, sizeof(name));
       sigset_t mask;
@@ -140,8 +189,8 @@ TEST(HelperPoolTest, AStuckTaskDoesNotHoldUpStop) {
   auto gate = MakeGate();
   {
     HelperPool pool(2, 1);
-    pool.Run("stuck", [gate] { gate->Enter(); });
-    pool.Run("stuck", [gate] { gate->Enter(); });  // never begins
+    pool.Run(HelperLane::kLookup, "stuck", [gate] { gate->Enter(); });
+    pool.Run(HelperLane::kLookup, "stuck", [gate] { gate->Enter(); });  // never begins
     ASSERT_TRUE(gate->WaitForInside(1));
     const TimePoint start = Now();
     EXPECT_FALSE(pool.Stop());
@@ -158,7 +207,7 @@ TEST(HelperPoolTest, AStuckTaskDoesNotHoldUpStop) {
 TEST(HelperPoolTest, StopWaitsForATaskThatEndsInTime) {
   auto gate = MakeGate();
   HelperPool pool(2, 1);
-  pool.Run("key", [gate] { gate->Enter(); });
+  pool.Run(HelperLane::kLookup, "key", [gate] { gate->Enter(); });
   ASSERT_TRUE(gate->WaitForInside(1));
   std::thread opener([gate] { gate->Open(); });
   EXPECT_TRUE(pool.Stop());
@@ -170,12 +219,12 @@ TEST(HelperPoolTest, StopDropsWhatWaitsAndWhatComesLater) {
   auto gate = MakeGate();
   std::weak_ptr<int> waiting, late;
   HelperPool pool(1, 1);
-  pool.Run("key", [gate] { gate->Enter(); });
+  pool.Run(HelperLane::kLookup, "key", [gate] { gate->Enter(); });
   ASSERT_TRUE(gate->WaitForInside(1));
   {
     auto owned = std::make_shared<int>(1);
     waiting = owned;
-    pool.Run("key", [owned] { ADD_FAILURE() << "ran after Stop"; });
+    pool.Run(HelperLane::kLookup, "key", [owned] { ADD_FAILURE() << "ran after Stop"; });
   }
   EXPECT_FALSE(waiting.expired());
   EXPECT_FALSE(pool.Stop());
@@ -183,7 +232,7 @@ TEST(HelperPoolTest, StopDropsWhatWaitsAndWhatComesLater) {
   {
     auto owned = std::make_shared<int>(1);
     late = owned;
-    pool.Run("key", [owned] { ADD_FAILURE() << "ran after Stop"; });
+    pool.Run(HelperLane::kLookup, "key", [owned] { ADD_FAILURE() << "ran after Stop"; });
   }
   EXPECT_TRUE(late.expired());
   gate->Open();
@@ -196,9 +245,9 @@ TEST(HelperPoolTest, WhatATaskOwnsMayAskForMoreWhenItGoes) {
   HelperPool pool(1, 1);
   std::shared_ptr<int> owned(new int(1), [&pool, gate](int* value) {
     delete value;
-    pool.Run("key", [gate] { gate->Enter(); });
+    pool.Run(HelperLane::kLookup, "key", [gate] { gate->Enter(); });
   });
-  pool.Run("key", [owned = std::move(owned)] {});
+  pool.Run(HelperLane::kLookup, "key", [owned = std::move(owned)] {});
   EXPECT_TRUE(gate->WaitForPassed(1));
 }
 
@@ -217,7 +266,7 @@ TEST(HelperPoolTest, TakesTasksFromManyThreads) {
   for (int i = 0; i < 4; ++i) {
     callers.emplace_back([&pool, gate, i] {
       for (int j = 0; j < 50; ++j) {
-        pool.Run(std::to_string((i + j) % 3), [gate] { gate->Enter(); });
+        pool.Run(HelperLane::kLookup, std::to_string((i + j) % 3), [gate] { gate->Enter(); });
       }
     });
   }
