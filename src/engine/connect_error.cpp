@@ -1,6 +1,7 @@
 // From libpq's words about a failed connect to a Status; pure functions over text.
 #include "engine/connect_error.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <system_error>
@@ -69,11 +70,15 @@ std::vector<std::string_view> Lines(std::string_view text) {
 
 std::string OneLine(std::string_view text) {
   std::string result;
+  std::vector<std::string_view> said;
   for (std::string_view line : Lines(text)) {
-    // libpq's advice to a person at a terminal begins with a tab.
-    if (line.empty() || line.front() == '\t' || IsLocation(line)) {
+    // libpq's advice to a person at a terminal begins with a tab. Where it has tried once more, as
+    // it does without application_name, it gives the reason twice.
+    if (line.empty() || line.front() == '\t' || IsLocation(line) ||
+        std::find(said.begin(), said.end(), line) != said.end()) {
       continue;
     }
+    said.push_back(line);
     result += result.empty() ? "" : "; ";
     result += line;
   }

@@ -43,6 +43,14 @@ TEST(ConnectErrorStatus, KeepsTheReasonAndFindsTheSqlstate) {
        "existiert nicht"},
       {"several addresses", "first failed: refused\nsecond failed: refused\n", "08001",
        "could not connect to datanode \"dn1\": first failed: refused; second failed: refused"},
+      {"twice, because libpq has tried again without application_name",
+       "connection to server at \"127.0.0.1\", port 5 failed: FATAL:  42704: unrecognized "
+       "configuration parameter \"x\"\nLOCATION:  find_option, guc.c:5619\n"
+       "connection to server at \"127.0.0.1\", port 5 failed: FATAL:  42704: unrecognized "
+       "configuration parameter \"x\"\nLOCATION:  find_option, guc.c:5619\n",
+       "42704",
+       "could not connect to datanode \"dn1\": connection to server at \"127.0.0.1\", port 5 "
+       "failed: FATAL:  unrecognized configuration parameter \"x\""},
       {"no descriptor of ours", "could not create socket: Too many open files\n", "53000",
        "could not connect to datanode \"dn1\": could not create socket: Too many open files"},
       {"none of the machine's",
