@@ -1,12 +1,10 @@
-// A reset that a session has sent on a connection which it gives up, and the answer, which whoever
-// has the connection next reads: no PGconn knows of either. In backends on their only thread, and
-// on worker threads; each object is one thread's.
+// A reset that a session sends on a connection which it gives up, and its plain answer, which the
+// session may take: no PGconn knows of either. In backends, on their only thread. Any other answer
+// is the pooler's to read, by AnswerReader.
 #pragma once
 
 #include <cstddef>
-#include <string>
 #include <string_view>
-#include <vector>
 
 namespace polarx {
 
@@ -27,37 +25,5 @@ struct PlainAnswer {
 PlainAnswer LookForPlainAnswer(int socket);
 // Takes the answer of that size, which was looked at. False: the connection is broken.
 bool TakePlainAnswer(int socket, std::size_t size);
-
-// Reads any answer, to its last byte and what the datanode has said unasked behind it.
-class AnswerReader {
- public:
-  enum class State {
-    kMore,    // is to come
-    kDone,    // the commands went well, and no transaction is open
-    kFailed,  // the connection is to be closed
-  };
-  // `may_be_empty`: the query may have had nothing in it.
-  explicit AnswerReader(bool may_be_empty = false) : may_be_empty_(may_be_empty) {}
-
-  // Reads what has come, without waiting.
-  State Read(int socket);
-
-  // Why it failed.
-  const std::string& error() const { return error_; }
-  // Names of the parameters whose values were reported.
-  const std::vector<std::string>& parameters() const { return parameters_; }
-
- private:
-  State Take();
-  bool TakeMessage(char type, std::string_view body);
-  bool TakeEnd(std::string_view body);
-
-  const bool may_be_empty_;
-  std::string unread_;  // the beginning of a message
-  bool answered_ = false;
-  bool ended_ = false;
-  std::string error_;
-  std::vector<std::string> parameters_;
-};
 
 }  // namespace polarx

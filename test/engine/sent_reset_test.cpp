@@ -1,5 +1,4 @@
-// The answer to a reset that somebody else has sent: what a session takes by itself, and what the
-// pooler makes of all the others.
+// A reset that a session sends, and the answer that it takes by itself.
 #include "engine/sent_reset.h"
 
 #include <gtest/gtest.h>
@@ -124,87 +123,6 @@ TEST_F(SentResetTest, TheEndIsSomethingThatHasCome) {
   const PlainAnswer answer = LookForPlainAnswer(ends_[0]);
   EXPECT_TRUE(answer.come);
   EXPECT_EQ(answer.size, 0u);
-}
-
-// --- what the pooler reads ----------------------------------------------------------------------
-
-TEST_F(SentResetTest, EveryAnswerIsToldForWhatItIs) {
-  struct Case {
-    std::string bytes;
-    std::string error;  // "": it is one that will do
-    bool may_be_empty = false;
-  };
-  const std::string empty = Message('I', "");
-  const std::string notice = Message('N', "SNOTICE\0Mhello\0\0"sv);
-  const std::string row = Message('T', "\0\0"sv) + Message('D', "\0\0"sv);
-  const Case cases[] = {
-      {kDone + Ready(), ""},
-      {kDone + kDone + Ready(), ""},
-      {notice + kZone + kDone + Ready() + notice, ""},
-      {row + kDone + Ready(), ""},
-      {empty + Ready(), "", true},
-      {empty + Ready(), "datanode gave no answer, but is ready for the next statement"},
-      {Ready(), "datanode gave no answer, but is ready for the next statement", true},
-      {kError + Ready(), "canceling statement"},
-      {kDone + kError + Ready(), "canceling statement"},
-      {Message('E', "") + Ready(), "unexpected answer"},
-      {Message('E', "Mno end"), "no end"},
-      {kDone + Ready('T'), "it was left inside a transaction"},
-      {kDone + Ready('E'), "it was left inside a transaction"},
-      {kDone + Message('Z', ""), "it was left inside a transaction"},
-      {kDone + Ready() + kError, "canceling statement"},
-      {kDone + Ready() + kDone, "datanode sent more than the answer"},
-      {kDone + Ready() + Ready(), "datanode sent more than the answer"},
-      {Message('G', ""), "a statement of the pooler started a COPY"},
-      {Message('H', ""), "a statement of the pooler started a COPY"},
-      {Message('R', ""), "unexpected answer"},
-      {"C\0\0\0\3"s, "datanode sent a malformed answer"},
-      {"C\x7f\0\0\0"s, "datanode sent a malformed answer"},
-  };
-  for (const Case& c : cases) {
-    for (const std::size_t step : {c.bytes.size(), std::size_t{1}}) {  // whole, or byte by byte
-      AnswerReader reader(c.may_be_empty);
-      AnswerReader::State state = AnswerReader::State::kMore;
-      for (std::size_t at = 0; at < c.bytes.size() && state != AnswerReader::State::kFailed;
-           at += step) {
-        Say(std::string_view(c.bytes).substr(at, step));
-        state = reader.Read(ends_[0]);
-      }
-      if (state == AnswerReader::State::kMore) {
-        ::shutdown(ends_[1], SHUT_WR);  // no more is to come
-        state = reader.Read(ends_[0]);
-      }
-      EXPECT_EQ(state == AnswerReader::State::kDone, c.error.empty()) << c.bytes;
-      EXPECT_EQ(reader.error(), c.error) << c.bytes;
-      ::close(ends_[0]);
-      ::close(ends_[1]);
-      ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends_.data()), 0);
-    }
-  }
-}
-
-TEST_F(SentResetTest, MoreIsAwaitedUntilTheEnd) {
-  AnswerReader reader;
-  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kMore);
-  Say(kDone);
-  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kMore);
-  Say(Ready());
-  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kDone);
-}
-
-TEST_F(SentResetTest, AHangUpIsAFailure) {
-  AnswerReader reader;
-  Say(kDone);
-  ::shutdown(ends_[1], SHUT_WR);
-  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kFailed);
-  EXPECT_EQ(reader.error(), "datanode closed the connection");
-}
-
-TEST_F(SentResetTest, ReportedParametersAreNamed) {
-  AnswerReader reader;
-  Say(kZone + kDone + Message('S', "DateStyle\0ISO\0"sv) + Ready());
-  EXPECT_EQ(reader.Read(ends_[0]), AnswerReader::State::kDone);
-  EXPECT_EQ(reader.parameters(), (std::vector<std::string>{"TimeZone", "DateStyle"}));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Fuzz target: what a datanode sends to the pooler worker, through libpq. Every order ends with one
-// completion that the main thread and sessions can read, whatever the datanode says.
+// Fuzz target: what a datanode sends to the pooler worker, in the startup through the guard before
+// libpq, later to the pooler's own reader of answers. Every order ends with one completion that the
+// main thread and sessions can read, whatever the datanode says.
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <algorithm>
@@ -220,37 +221,6 @@ class Connection : public DatanodeHost {
   Datanode datanode_;
 };
 
-// Lengths of more than 64 kB are cut down, for libpq would only make room for them; a demand for
-// GSSAPI or SSPI becomes one for a password: it would make libpq look for a ticket; and of two
-// descriptions in one answer ('t') libpq 15 loses one. The first part, up to "ready for query", is
-// taken off: libpq throws away what comes before the next statement.
-std::string TakeAnswer(std::string* bytes) {
-  std::size_t at = 0;
-  bool ready = false;
-  while (!ready && at + 5 <= bytes->size()) {
-    std::uint32_t length = 0;
-    for (std::size_t i = 1; i <= 4; ++i) {
-      length = length << 8 | static_cast<unsigned char>((*bytes)[at + i]);
-    }
-    if (length > 65535) {
-      (*bytes)[at + 1] = (*bytes)[at + 2] = '\0';
-      length &= 65535;
-    }
-    char& type = (*bytes)[at];
-    type = type == 't' ? 'T' : type;
-    if (type == 'R' && at + 9 <= bytes->size()) {
-      char& demand = (*bytes)[at + 8];
-      demand = demand == 2 || (demand >= 6 && demand <= 9) ? '\3' : demand;
-    }
-    ready = type == 'Z';
-    at += 1 + std::max<std::uint32_t>(length, 4);
-  }
-  const std::size_t end = ready ? std::min(at, bytes->size()) : bytes->size();
-  std::string answer = bytes->substr(0, end);
-  bytes->erase(0, end);
-  return answer;
-}
-
 }  // namespace
 }  // namespace polarx
 
@@ -289,10 +259,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         break;
       default: {
         const auto length = input.ConsumeIntegralInRange<std::size_t>(1, 2000);
-        std::string bytes = input.ConsumeBytesAsString(length);
-        while (!bytes.empty()) {
-          connection.ServerSends(polarx::TakeAnswer(&bytes));
-        }
+        connection.ServerSends(input.ConsumeBytesAsString(length));
       }
     }
   }

@@ -1,10 +1,12 @@
-// Fuzz target: what a datanode may answer to a reset that a session has sent. What the session
-// takes as plain the pooler takes as well, to the same byte; and nothing harms its reader.
+// Fuzz target: what a datanode may answer to a statement of the pooler. What a session takes as a
+// plain answer to its reset the pooler takes as well, to the same byte; and nothing harms its
+// reader.
 #include <fuzzer/FuzzedDataProvider.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "fuzz.h"
+#include "engine/answer_reader.h"
 #include "engine/sent_reset.h"
 
 namespace polarx {
@@ -17,6 +19,7 @@ AnswerReader::State ReadAll(std::string_view bytes, std::size_t step, bool close
   int ends[2];
   Require(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "there is a socket pair");
   AnswerReader reader;
+  reader.Begin(false);
   AnswerReader::State state = AnswerReader::State::kMore;
   for (std::size_t at = 0; at < bytes.size() && state == AnswerReader::State::kMore; at += step) {
     const std::string_view piece = bytes.substr(at, step);
@@ -29,9 +32,12 @@ AnswerReader::State ReadAll(std::string_view bytes, std::size_t step, bool close
     state = reader.Read(ends[0]);
     Require(state == AnswerReader::State::kFailed, "what is not whole is no answer");
   }
-  Require((state == AnswerReader::State::kFailed) == !reader.error().empty() ||
-              state == AnswerReader::State::kMore,
+  const bool good = state == AnswerReader::State::kDone;
+  Require(state == AnswerReader::State::kMore || good == reader.error().empty(),
           "who fails says why");
+  Require(reader.error().find('\n') == std::string::npos, "in one line");
+  Require(reader.sqlstate().empty() || fuzz::IsSqlstate(reader.sqlstate()), "an SQLSTATE is one");
+  Require(reader.parameters().size() < 20, "values are those of known parameters");
   (void)::close(ends[0]);
   (void)::close(ends[1]);
   return state;

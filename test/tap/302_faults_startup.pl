@@ -30,7 +30,7 @@ fault_row($ground, "half of $_, then silent", fault => [ $_, 'half_silence' ], l
 
 # Slow bytes.
 fault_row($ground, 'slow, all bytes together too slow', fault => [ 'sasl', 'slow:0.01' ], like => $timeout, after => $limit,
-	@node_failure);
+	@pool_failure);
 fault_row($ground, 'slow, but in time', fault => [ 'key', 'slow:0.005' ], scope => 'none');
 
 # Nonsense; the connection stays open and silent after it.

@@ -1,0 +1,78 @@
+// Stands between a PGconn and its datanode during a login; on the worker thread that opens the
+// connection.
+#include "engine/login_relay.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+
+#include "engine/adopt.h"
+
+namespace polarx {
+namespace {
+
+bool CanBeRead(int socket) {
+  int bytes = 0;
+  return ::ioctl(socket, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
+}  // namespace
+
+bool LoginRelay::Begin(PGconn* conn) {
+  int ends[2] = {-1, -1};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
+    return false;
+  }
+  inside_.Reset(ends[0]);
+  outside_.Reset(ends[1]);
+  datanode_.Reset(::fcntl(PQsocket(conn), F_DUPFD_CLOEXEC, 0));
+  return datanode_ && PutUnder(conn, inside_.get());
+}
+
+std::size_t LoginRelay::Read(std::size_t window) {
+  const std::size_t before = unread_.size();
+  assert(before <= window);
+  unread_.resize(window);
+  const ssize_t got =
+      ::recv(datanode_.get(), unread_.data() + before, window - before, MSG_DONTWAIT);
+  const bool waits = got < 0 && (errno == EAGAIN || errno == EINTR);
+  ended_ = ended_ || (window > before && got <= 0 && !waits);
+  unread_.resize(before + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  return unread_.size() - before;
+}
+
+PostgresPollingStatusType LoginRelay::Feed(PGconn* conn, std::size_t size) {
+  assert(size <= unread_.size());
+  const ssize_t sent = ::send(outside_.get(), unread_.data(), size, MSG_NOSIGNAL);
+  unread_.erase(0, static_cast<std::size_t>(std::max<ssize_t>(sent, 0)));
+  if (ended_ && unread_.empty()) {
+    (void)::shutdown(outside_.get(), SHUT_WR);
+  }
+  PostgresPollingStatusType state = PGRES_POLLING_READING;
+  // libpq reads as much as it has room for.
+  do {
+    state = PQconnectPoll(conn);
+  } while (state == PGRES_POLLING_READING && CanBeRead(inside_.get()));
+  PassOn();
+  return state;
+}
+
+// The datanode's socket takes what a login needs at once.
+void LoginRelay::PassOn() {
+  char bytes[1024];
+  ssize_t got;
+  while ((got = ::recv(outside_.get(), bytes, sizeof(bytes), MSG_DONTWAIT)) > 0) {
+    if (::send(datanode_.get(), bytes, static_cast<std::size_t>(got), MSG_NOSIGNAL) != got) {
+      (void)::shutdown(datanode_.get(), SHUT_RDWR);
+      return;
+    }
+  }
+}
+
+bool LoginRelay::End(PGconn* conn) { return PutUnder(conn, datanode_.get()); }
+
+}  // namespace polarx
