@@ -12,38 +12,41 @@
 
 namespace polarx {
 
-// Functions that return bool say false if they failed; then this tells why.
+// Returns why a call below has failed: those that return bool return false then, unless they say
+// otherwise.
 const char* EngineError();
 
-// Starts the pooler; takes over `listener`.
+// Starts the pooler; the engine owns `listener` from then on.
 bool EngineStart(const char* database, uint64 generation, int fd_limit, int listener,
                  NodeCell* cells);
-// Ends it, if it runs. False: a thread is stuck and the process must leave by _exit.
+// Ends the pooler, if it runs. Returns false if a thread is stuck: the process must leave by _exit.
 bool EngineStop();
 
 int EngineFd();
 int EngineFdsUsed();
-// Before a wait for EngineFd: may wait for it a moment without sleeping.
+// Waits for EngineFd for a moment without sleeping, if that is likely to pay; before a wait for it.
 void EngineLookOut();
-// Milliseconds until the engine wants to be called, at most `most`.
+// Returns the milliseconds until the engine wants to be called, at most `most`.
 long EngineTimeout(long most);
 bool EngineReceive();
 bool EngineServe();
 bool EngineApplySettings();
 bool EngineSetCatalog(const RawCatalog* catalog);
-// What sessions have asked for since the start; valid until the next call. Nullptr: failed.
+// Returns what sessions have asked for since the start, valid until the next call; null: it failed.
 const RawQuestion* EngineAsked(int* count);
 
-bool EngineNextAttach(AttachQuestion* question);  // false: there is no more
-// `role`: login role of the process, `cells`: its cells; nullptr: it is turned away, as `refusal`
-// says.
+// The EngineNext functions return false where there is no more.
+bool EngineNextAttach(AttachQuestion* question);
+// `role`: the login role of the process that attaches; null: it is turned away, as `refusal` says.
+// `cells`: those of its leases.
 bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal,
                         LeaseCell* cells);
-bool EngineNextMapping(RawQuestion* question);  // false: there is no more
-// `answer`: of CatalogReadOne.
+bool EngineNextMapping(RawQuestion* question);
+// `answer` is CatalogReadOne's.
 bool EngineAnswerMapping(const RawCatalog* answer);
-bool EngineTakeReload();  // settings and catalog are to be read again before EngineServe
-bool EngineNextLog(LogRecord* record);  // false: there is no more
+// Returns whether settings and catalog are to be read again before EngineServe.
+bool EngineTakeReload();
+bool EngineNextLog(LogRecord* record);
 bool EngineSetSurvivors(const LeaseCount* counts, int length);
 
 struct RawLongLease {
@@ -53,6 +56,6 @@ struct RawLongLease {
   int remote_pid;
   double seconds;
 };
-bool EngineNextLongLease(RawLongLease* lease);  // false: there is no more
+bool EngineNextLongLease(RawLongLease* lease);
 
 }  // namespace polarx
