@@ -48,14 +48,24 @@ List* ReadTable(Oid table, TupleDesc* description) {
   return tuples;
 }
 
+struct ServerById {
+  Oid id;
+  const RawServer* server;
+};
+
+// A table by the key that its entries begin with, in the current context.
+HTAB* MakeTable(const char* name, Size key_size, Size entry_size) {
+  HASHCTL control = {};
+  control.keysize = key_size;
+  control.entrysize = entry_size;
+  control.hcxt = CurrentMemoryContext;
+  return hash_create(name, 256, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
 const RawServer* FindServer(const RawCatalog* catalog, Oid id) {
-  for (int i = 0; i < list_length(catalog->servers); i++) {
-    const auto* server = static_cast<const RawServer*>(list_nth(catalog->servers, i));
-    if (server->id == id) {
-      return server;
-    }
-  }
-  return nullptr;
+  const auto* entry = static_cast<const ServerById*>(
+      hash_search(catalog->servers_by_id, &id, HASH_FIND, nullptr));
+  return entry != nullptr ? entry->server : nullptr;
 }
 
 RawServer* AddServer(RawCatalog* catalog, Oid id, const char* name, RawOptions options) {
@@ -65,6 +75,8 @@ RawServer* AddServer(RawCatalog* catalog, Oid id, const char* name, RawOptions o
   server->usable = server->member = true;
   server->options = options;
   catalog->servers = lappend(catalog->servers, server);
+  static_cast<ServerById*>(hash_search(catalog->servers_by_id, &id, HASH_ENTER, nullptr))->server =
+      server;
   return server;
 }
 
@@ -76,6 +88,8 @@ RawMapping* AddMapping(RawCatalog* catalog, Oid server, Oid role) {
   mapping->role_name = OidIsValid(role) ? GetUserNameFromId(role, true) : pstrdup("public");
   mapping->superuser = OidIsValid(role) && mapping->role_name != nullptr && superuser_arg(role);
   catalog->mappings = lappend(catalog->mappings, mapping);
+  const RawQuestion key = {server, role};
+  (void)hash_search(catalog->answered, &key, HASH_ENTER, nullptr);
   return mapping;
 }
 
@@ -148,18 +162,16 @@ void Answer(RawCatalog* catalog, RawQuestion question) {
   }
 }
 
-bool HasMapping(const RawCatalog* catalog, RawQuestion question) {
-  for (int i = 0; i < list_length(catalog->mappings); i++) {
-    const auto* mapping = static_cast<const RawMapping*>(list_nth(catalog->mappings, i));
-    if (mapping->server_id == question.server && mapping->role == question.role) {
-      return true;
-    }
-  }
-  return false;
-}
-
 RawCatalog* NewCatalog() {
   auto* catalog = static_cast<RawCatalog*>(palloc0(sizeof(RawCatalog)));
+  catalog->servers_by_id = MakeTable("polarx_pooler servers", sizeof(Oid), sizeof(ServerById));
+  catalog->answered =
+      MakeTable("polarx_pooler mappings", sizeof(RawQuestion), sizeof(RawQuestion));
+  return catalog;
+}
+
+RawCatalog* NewCatalogOfDatabase() {
+  RawCatalog* catalog = NewCatalog();
   catalog->database = get_database_name(MyDatabaseId);
   catalog->encoding = GetDatabaseEncodingName();
   catalog->installed = catalog->database != nullptr && CatalogInstalled();
@@ -173,38 +185,40 @@ bool CatalogInstalled() {
          OidIsValid(get_foreign_data_wrapper_oid(kWrapperName, true));
 }
 
-RawCatalog* CatalogRead(MemoryContext context, const RawQuestion* asked, int count) {
-  StartTransactionCommand();
-  PushActiveSnapshot(GetTransactionSnapshot());
-  MemoryContextSwitchTo(context);
-  RawCatalog* catalog = NewCatalog();
-  if (catalog->installed) {
-    ReadServers(catalog, get_foreign_data_wrapper_oid(kWrapperName, false));
-    ReadMappings(catalog);
-    for (int i = 0; i < count; i++) {
-      if (!HasMapping(catalog, asked[i])) {
-        Answer(catalog, asked[i]);
-      }
+RawCatalog* CatalogRead(const RawQuestion* asked, int count) {
+  RawCatalog* catalog = NewCatalogOfDatabase();
+  if (!catalog->installed) {
+    return catalog;
+  }
+  ReadServers(catalog, get_foreign_data_wrapper_oid(kWrapperName, false));
+  ReadMappings(catalog);
+  for (int i = 0; i < count; i++) {
+    if (hash_search(catalog->answered, &asked[i], HASH_FIND, nullptr) == nullptr) {
+      Answer(catalog, asked[i]);
     }
   }
-  PopActiveSnapshot();
-  CommitTransactionCommand();
   return catalog;
 }
 
-RawCatalog* CatalogReadOne(MemoryContext context, RawQuestion question) {
-  StartTransactionCommand();
-  PushActiveSnapshot(GetTransactionSnapshot());
-  MemoryContextSwitchTo(context);
-  RawCatalog* catalog = NewCatalog();
+RawCatalog* CatalogReadOne(RawQuestion question) {
+  RawCatalog* catalog = NewCatalogOfDatabase();
   Answer(catalog, question);
-  PopActiveSnapshot();
-  CommitTransactionCommand();
+  return catalog;
+}
+
+RawCatalog* CatalogUnread(RawQuestion question, const char* reason) {
+  auto* mapping = static_cast<RawMapping*>(palloc0(sizeof(RawMapping)));
+  mapping->server_id = question.server;
+  mapping->role = question.role;
+  mapping->asked = true;
+  mapping->unread = pstrdup(reason);
+  RawCatalog* catalog = NewCatalog();
+  catalog->mappings = lappend(catalog->mappings, mapping);
   return catalog;
 }
 
 RawCatalog* CatalogReadServers() {
-  auto* catalog = static_cast<RawCatalog*>(palloc0(sizeof(RawCatalog)));
+  RawCatalog* catalog = NewCatalog();
   ReadServers(catalog, get_foreign_data_wrapper_oid(kWrapperName, false));
   return catalog;
 }

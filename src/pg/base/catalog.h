@@ -40,14 +40,7 @@ struct RawMapping {
   bool superuser;             // that role
   const RawOptions* options;  // nullptr: there is no mapping for it
   bool asked;                 // by a session, so that its pool is not opened before a session comes
-};
-
-struct RawCatalog {
-  bool installed;  // are extension and wrapper there?
-  const char* database;
-  const char* encoding;
-  List* servers;   // of RawServer*
-  List* mappings;  // of RawMapping*
+  const char* unread;         // why the catalog could not be asked; nullptr: it was
 };
 
 // What sessions have asked for.
@@ -56,16 +49,30 @@ struct RawQuestion {
   Oid role;
 };
 
-// Are extension and wrapper there? Inside a transaction.
+struct RawCatalog {
+  bool installed;  // are extension and wrapper there?
+  const char* database;
+  const char* encoding;
+  List* servers;        // of RawServer*
+  HTAB* servers_by_id;  // the same ones
+  List* mappings;       // of RawMapping*
+  HTAB* answered;       // of RawQuestion: what is in `mappings`
+};
+
+// These read inside a transaction, as it sees the catalog, and may ereport; what they return is
+// palloc'd in the current context.
+
+// Are extension and wrapper there?
 bool CatalogInstalled();
-// The nodes of the wrapper with their mappings, and answers to `asked`; in a transaction of its
-// own, everything palloc'd in `context`. May ereport.
-RawCatalog* CatalogRead(MemoryContext context, const RawQuestion* asked, int count);
-// The answer to one question alone, exactly one mapping; otherwise the same.
-RawCatalog* CatalogReadOne(MemoryContext context, RawQuestion question);
-// The servers of the wrapper alone, as the transaction that is under way sees them; palloc'd in the
-// current context. For backends.
+// The nodes of the wrapper with their mappings, and answers to `asked`.
+RawCatalog* CatalogRead(const RawQuestion* asked, int count);
+// The answer to one question alone: exactly one mapping.
+RawCatalog* CatalogReadOne(RawQuestion question);
+// The servers of the wrapper alone. For backends.
 RawCatalog* CatalogReadServers();
+// The answer to a question while the catalog cannot be read, as `reason` says; outside of a
+// transaction as well.
+RawCatalog* CatalogUnread(RawQuestion question, const char* reason);
 
 // Builds the engine's values. No ereport; throws where memory is used up.
 std::vector<NodeDefinition> BuildNodes(const RawCatalog& catalog);

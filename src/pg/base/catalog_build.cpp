@@ -16,6 +16,7 @@ namespace polarx {
 namespace {
 
 constexpr const char* kWrongObjectType = "42809";
+constexpr const char* kLockNotAvailable = "55P03";
 
 Options BuildOptions(const RawOptions& raw) {
   Options options;
@@ -65,6 +66,11 @@ NodeDefinition BuildNode(const RawServer& server) {
 
 // Ok: there are a node, a role and a mapping.
 Status CheckMapping(const RawMapping& mapping) {
+  if (mapping.unread != nullptr) {
+    return Status(kLockNotAvailable, "could not look up the datanode and its user mapping",
+                  std::string("The pooler worker cannot read them now: ") + mapping.unread + ".",
+                  "The view pg_locks shows who holds it.");
+  }
   if (mapping.server == nullptr) {
     return Status(sqlstate::kUndefinedObject,
                   "datanode is not there for the pooler", {},

@@ -1,7 +1,10 @@
 // The launcher starts the pooler workers of all databases, one after the other; its own process,
 // main thread.
+#include <unistd.h>
+
 #include <cstring>
 
+#include "pg/base/background.h"
 #include "pg/launcher/launcher.h"
 #include "pg/shared/registry.h"
 
@@ -17,6 +20,8 @@ namespace {
 // So long, a start keeps the next one waiting.
 constexpr int kStartLimitMs = 5000;
 constexpr int kRestartSeconds = 1;
+// So often, a pg_database that others have locked is tried again.
+constexpr int kLookAgainMs = 250;
 
 // A worker that was registered and has not been seen to end.
 struct Watched {
@@ -41,9 +46,7 @@ bool IsConnectable(const FormData_pg_database* row) {
   return row->datallowconn && row->datconnlimit != DATCONNLIMIT_INVALID_DB;
 }
 
-void RequestAll() {
-  StartTransactionCommand();
-  (void)GetTransactionSnapshot();
+extern "C" void RequestAll(void* /*argument*/) {
   Relation relation = table_open(DatabaseRelationId, AccessShareLock);
   SysScanDesc scan = systable_beginscan(relation, InvalidOid, false, nullptr, 0, nullptr);
   for (;;) {
@@ -58,19 +61,56 @@ void RequestAll() {
   }
   systable_endscan(scan);
   table_close(relation, AccessShareLock);
-  CommitTransactionCommand();
 }
 
-bool MayConnect(Oid database) {
-  StartTransactionCommand();
-  HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
-  bool may = false;
-  if (HeapTupleIsValid(tuple)) {
-    may = IsConnectable(reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple)));
+// Does nobody drop or move the database? In recovery that is replayed piece by piece: its files may
+// have gone while its row is still there.
+bool IsInPlace(const FormData_pg_database* row) {
+  LOCKTAG tag;
+  SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, row->oid, 0);
+  if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL) {
+    return false;
+  }
+  char* path = GetDatabasePath(row->oid, row->dattablespace);
+  const bool there = access(path, F_OK) == 0;
+  pfree(path);
+  LockRelease(&tag, AccessShareLock, false);
+  return there;
+}
+
+struct Candidate {
+  Oid database;
+  const char* refusal;  // why no worker can be started; nullptr: it can
+  bool for_ever;
+};
+
+extern "C" void LookAt(void* argument) {
+  auto* candidate = static_cast<Candidate*>(argument);
+  HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(candidate->database));
+  const auto* row =
+      HeapTupleIsValid(tuple) ? reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple)) : nullptr;
+  if (row == nullptr || !IsConnectable(row)) {
+    candidate->refusal = "the database does not exist or allows no connections";
+    candidate->for_ever = true;
+  } else if (RecoveryInProgress() && !IsInPlace(row)) {
+    candidate->refusal = "the database is dropped or moved";
+  }
+  if (row != nullptr) {
     ReleaseSysCache(tuple);
   }
-  CommitTransactionCommand();
-  return may;
+}
+
+// False: `database` gets no worker now, and the registry knows why.
+bool MayStart(Oid database) {
+  Candidate candidate = {database, nullptr, false};
+  char reason[256];
+  if (!BackgroundRead(kLockLimitMs, LookAt, &candidate, reason, sizeof(reason))) {
+    candidate.refusal = reason;
+  }
+  if (candidate.refusal != nullptr) {
+    RegistryStartFailed(database, !candidate.for_ever, candidate.refusal);
+  }
+  return candidate.refusal == nullptr;
 }
 
 void Forget(int index) {
@@ -177,9 +217,7 @@ TimestampTz StartWorkers() {
       }
       return next_at;
     }
-    if (!MayConnect(database)) {
-      RegistryStartFailed(database, false, "the database does not exist or allows no connections");
-    } else if (Register(database)) {
+    if (MayStart(database) && Register(database)) {
       starting = database;
       starting_until = TimestampTzPlusMilliseconds(now, kStartLimitMs);
       return starting_until;
@@ -197,7 +235,7 @@ void WaitUntil(TimestampTz next_at) {
   }
   (void)WaitLatch(MyLatch, events, timeout, WaitEventOf(Wait::kLauncherMain));
   ResetLatch(MyLatch);
-  if (ProcDiePending) {
+  if (ShutdownRequestPending) {
     proc_exit(1);  // 0 would mean: never again
   }
   CHECK_FOR_INTERRUPTS();
@@ -225,15 +263,17 @@ void RegisterLauncher() {
 
 void polarx_launcher_main(Datum /*argument*/) {
   using namespace polarx;
-  pqsignal(SIGHUP, SignalHandlerForConfigReload);
-  pqsignal(SIGINT, SIG_IGN);
-  pqsignal(SIGTERM, die);
+  BackgroundPrepare();
   BackgroundWorkerUnblockSignals();
-  BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
-  pgstat_report_appname(MyBgworkerEntry->bgw_type);
+  BackgroundConnect(InvalidOid);
   RegistrySetLauncher();
-  RequestAll();
+  bool requested = false;
   for (;;) {
-    WaitUntil(StartWorkers());
+    char reason[256];
+    requested = requested ||
+                BackgroundRead(kLockLimitMs, RequestAll, nullptr, reason, sizeof(reason));
+    const TimestampTz next_at = StartWorkers();
+    const TimestampTz again_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kLookAgainMs);
+    WaitUntil(requested ? next_at : Min(next_at, again_at));
   }
 }

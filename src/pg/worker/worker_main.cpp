@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pg/base/background.h"
 #include "pg/base/catalog.h"
 #include "pg/base/guc.h"
 #include "pg/shared/lease_cells.h"
+#include "pg/worker/worker_catalog.h"
 #include "pg/worker/worker_engine.h"
 #include "pg/worker/worker_main.h"
 #include "pg/worker/worker_socket.h"
@@ -21,8 +23,6 @@ PGDLLEXPORT void polarx_worker_main(Datum argument);
 namespace polarx {
 namespace {
 
-// An idle worker looks for invalidations that often.
-constexpr long kLongestWaitMs = 1000;
 constexpr rlim_t kMostDescriptors = 65536;
 // Descriptors that are left to the server's own code in this process.
 constexpr int kServerDescriptors = 100;
@@ -61,19 +61,28 @@ int RaiseDescriptorLimit() {
   return static_cast<int>(std::min(raised.rlim_cur, kMostDescriptors)) - kServerDescriptors;
 }
 
-void Connect() {
-  BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-  StartTransactionCommand();
-  PushActiveSnapshot(GetTransactionSnapshot());
-  const bool installed = CatalogInstalled();
+[[noreturn]] void WorkerFailUnread(const char* reason) {
+  char text[sizeof(end_reason)];
+  snprintf(text, sizeof(text), "could not read the system catalogs: %s", reason);
+  WorkerFail(ERRCODE_LOCK_NOT_AVAILABLE, text);
+}
+
+extern "C" void LookAround(void* argument) {
+  *static_cast<bool*>(argument) = CatalogInstalled();
   const char* name = get_database_name(database);
   namestrcpy(&database_name, name != nullptr ? name : "");
-  PopActiveSnapshot();
-  CommitTransactionCommand();
+}
+
+void Connect() {
+  BackgroundConnect(database);
+  bool installed = false;
+  char reason[sizeof(end_reason)];
+  if (!BackgroundRead(kLockLimitMs, LookAround, &installed, reason, sizeof(reason))) {
+    WorkerFailUnread(reason);
+  }
   if (!installed) {
     WorkerFinishUninstalled();
   }
-  pgstat_report_appname(MyBgworkerEntry->bgw_type);
   pgstat_report_activity(STATE_IDLE, nullptr);
 }
 
@@ -91,12 +100,26 @@ void StartEngine(uint64 generation) {
   }
   WorkerCountSurvivors(generation);
   WorkerWatchCatalog();
-  WorkerReadCatalog();
+  if (!WorkerReadCatalog()) {
+    WorkerFailUnread(WorkerLockedReason());
+  }
   if (!RegistryReady(database, parameters.pooler_scale_factor, fd_limit)) {
     WorkerFinish(WorkerEnd::kTerminated, "it was told to end");
   }
   was_ready = true;
   ereport(LOG, (errmsg("pooler worker of database \"%s\" is ready", NameStr(database_name))));
+}
+
+// Nobody has done anything wrong, so the log does not speak of it. Once the database is there again
+// the launcher starts the next worker; a dropped one it forgets.
+[[noreturn]] void WorkerLeave() {
+  HoldInterrupts();
+  end = WorkerEnd::kTerminated;
+  strlcpy(end_reason, "its database is dropped or moved", sizeof(end_reason));
+  ereport(DEBUG1, (errmsg_internal("pooler worker of database \"%s\" is shutting down",
+                                   NameStr(database_name)),
+                   errdetail_internal("%s", end_reason)));
+  proc_exit(0);
 }
 
 [[noreturn]] void Work(uint64 generation) {
@@ -107,10 +130,13 @@ void StartEngine(uint64 generation) {
   for (;;) {
     EngineLookOut();
     WaitEvent events[3];
-    (void)WaitEventSetWait(set, EngineTimeout(kLongestWaitMs), events, lengthof(events),
+    (void)WaitEventSetWait(set, EngineTimeout(WorkerLongestWait()), events, lengthof(events),
                            WaitEventOf(Wait::kWorkerMain));
     ResetLatch(MyLatch);
-    if (ProcDiePending) {
+    if (BackgroundIsInTheWay()) {
+      WorkerLeave();
+    }
+    if (ShutdownRequestPending) {
       WorkerFinish(WorkerEnd::kTerminated, "it was terminated");
     }
     CHECK_FOR_INTERRUPTS();
@@ -131,7 +157,7 @@ void Run(uint64 generation) {
   {
     MemoryContextSwitchTo(context);
     const ErrorData* error = CopyErrorData();
-    strlcpy(end_reason, error->message, sizeof(end_reason));
+    BackgroundReason(error, end_reason, sizeof(end_reason));
     PG_RE_THROW();
   }
   PG_END_TRY();
@@ -155,6 +181,12 @@ void WorkerFinishUninstalled() {
   WorkerFinish(WorkerEnd::kFinished, "extension polarx_pooler is not installed in this database");
 }
 
+void WorkerRequire(bool done) {
+  if (!done) {
+    WorkerFail(ERRCODE_OUT_OF_MEMORY, EngineError());
+  }
+}
+
 void WorkerFail(int code, const char* reason) {
   strlcpy(end_reason, reason, sizeof(end_reason));
   ereport(FATAL, (errcode(code), errmsg_internal("%s", reason)));
@@ -167,9 +199,7 @@ void polarx_worker_main(Datum argument) {
   polarx::database = DatumGetObjectId(argument);
   on_proc_exit(polarx::LeaveAtOnce, 0);
   before_shmem_exit(polarx::CleanUp, 0);
-  pqsignal(SIGHUP, SignalHandlerForConfigReload);
-  pqsignal(SIGINT, SIG_IGN);
-  pqsignal(SIGTERM, die);
+  polarx::BackgroundPrepare();
   BackgroundWorkerUnblockSignals();
   uint64 generation = 0;
   if (!polarx::RegistryClaim(polarx::database, &generation)) {

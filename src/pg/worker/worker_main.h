@@ -11,12 +11,11 @@ namespace polarx {
 [[noreturn]] void WorkerFinish(WorkerEnd end, const char* reason);
 [[noreturn]] void WorkerFail(int code, const char* reason);  // FATAL in the log as well
 
+void WorkerRequire(bool done);  // of the engine: the worker fails if it is not
+
 // The extension or its wrapper is not there (any more).
 [[noreturn]] void WorkerFinishUninstalled();
 
-// Registers for changes of the catalog. Before the first WorkerReadCatalog.
-void WorkerWatchCatalog();
-void WorkerReadCatalog();
 // What is to be done between two waits.
 void WorkerTurn(Oid database, uint64 generation);
 // Tells the engine what sessions hold from workers of other generations, now and then and as long

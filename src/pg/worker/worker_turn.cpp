@@ -6,9 +6,9 @@
 #include "core/time.h"
 
 #include "pg/base/backends.h"
-#include "pg/base/catalog.h"
 #include "pg/shared/lease_cells.h"
 #include "pg/shared/lease_count.h"
+#include "pg/worker/worker_catalog.h"
 #include "pg/worker/worker_engine.h"
 #include "pg/worker/worker_main.h"
 
@@ -22,22 +22,9 @@ constexpr Duration kReportInterval = std::chrono::seconds(1);
 // So often, leases from earlier workers are counted, and whenever one has gone.
 constexpr Duration kCountInterval = std::chrono::milliseconds(100);
 
-bool catalog_changed = false;
-MemoryContext catalog_context = nullptr;  // of one reading
-
-extern "C" void NoteCatalogChange(Datum /*arg*/, int /*cache*/, uint32 /*hash*/) {
-  catalog_changed = true;
-}
-
-void Require(bool done) {
-  if (!done) {
-    WorkerFail(ERRCODE_OUT_OF_MEMORY, EngineError());
-  }
-}
-
 void ReadSettings() {
   ProcessConfigFile(PGC_SIGHUP);
-  Require(EngineApplySettings());
+  WorkerRequire(EngineApplySettings());
 }
 
 // Nullptr: `role` has its name and `cells` its cells; else why the process is turned away.
@@ -49,10 +36,7 @@ const char* LookUpProcess(const AttachQuestion& question, char* role, LeaseCell*
     return "peer is not a session of this database";
   }
   *cells = LeaseCellsOf(backend);
-  StartTransactionCommand();
-  const char* name = GetUserNameFromId(process_role, true);
-  strlcpy(role, name != nullptr ? name : "", NAMEDATALEN);
-  CommitTransactionCommand();
+  WorkerFindRoleName(process_role, role);
   return nullptr;
 }
 
@@ -62,16 +46,8 @@ void AnswerAttaches() {
     char role[NAMEDATALEN];
     LeaseCell* cells = nullptr;
     const char* refusal = LookUpProcess(question, role, &cells);
-    Require(
+    WorkerRequire(
         EngineAnswerAttach(question.session, refusal == nullptr ? role : nullptr, refusal, cells));
-  }
-}
-
-void AnswerMappings() {
-  RawQuestion question;
-  while (EngineNextMapping(&question)) {
-    Require(EngineAnswerMapping(CatalogReadOne(catalog_context, question)));
-    MemoryContextReset(catalog_context);
   }
 }
 
@@ -96,15 +72,16 @@ void ReportLongLeases() {
     Oid database;
     Oid role;
     (void)FindBackend(lease.session_pid, &database, &role);
-    StartTransactionCommand();
-    const char* name = GetUserNameFromId(role, true);
+    char name[NAMEDATALEN];
+    WorkerFindRoleName(role, name);
+    StartTransactionCommand();  // for its memory
     const char* query = pgstat_get_backend_current_activity(lease.session_pid, false);
     HoldInterrupts();
     ereport(LOG, (errmsg("process %d has held a connection to datanode \"%s\" for %.1f s",
                          lease.session_pid, lease.node, lease.seconds),
                   errdetail_internal(
                       "Role \"%s\", remote user \"%s\", remote process %d, query: %s",
-                      name != nullptr ? name : "", lease.remote_user, lease.remote_pid, query)));
+                      name, lease.remote_user, lease.remote_pid, query)));
     ResumeInterrupts();
     CommitTransactionCommand();
   }
@@ -139,32 +116,9 @@ void WorkerCountSurvivors(uint64 generation) {
   drops_seen = drops;
   int length = 0;
   LeaseCount* counts = LeaseCountOthers(generation, &length);
-  Require(EngineSetSurvivors(counts, length));
+  WorkerRequire(EngineSetSurvivors(counts, length));
   pfree(counts);
   over = length == 0;  // nothing new can come
-}
-
-void WorkerWatchCatalog() {
-  for (const int cache : {FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, USERMAPPINGOID, AUTHOID}) {
-    CacheRegisterSyscacheCallback(cache, NoteCatalogChange, static_cast<Datum>(0));
-  }
-  catalog_context =
-      AllocSetContextCreate(TopMemoryContext, "polarx_pooler catalog", ALLOCSET_DEFAULT_SIZES);
-}
-
-void WorkerReadCatalog() {
-  // Before the reading: what changes during it is read next time.
-  catalog_changed = false;
-  int count = 0;
-  const RawQuestion* asked = EngineAsked(&count);
-  Require(asked != nullptr);
-  const RawCatalog* catalog = CatalogRead(catalog_context, asked, count);
-  if (!catalog->installed) {
-    WorkerFinishUninstalled();
-  }
-  Require(EngineSetCatalog(catalog));
-  MemoryContextReset(catalog_context);
-  pgstat_report_stat(true);
 }
 
 void WorkerTurn(Oid database, uint64 generation) {
@@ -172,20 +126,18 @@ void WorkerTurn(Oid database, uint64 generation) {
     ConfigReloadPending = false;
     ReadSettings();
   }
-  Require(EngineReceive());
+  WorkerRequire(EngineReceive());
   const bool reload = EngineTakeReload();
   if (reload) {
     ReadSettings();
   }
   // What had been committed before a request came is seen before it is served.
   AcceptInvalidationMessages();
-  if (catalog_changed || reload) {
-    WorkerReadCatalog();
-  }
+  WorkerRefreshCatalog(reload);
   WorkerCountSurvivors(generation);
   AnswerAttaches();
-  AnswerMappings();
-  Require(EngineServe());
+  WorkerAnswerMappings();
+  WorkerRequire(EngineServe());
   ReportLog();
   ReportLongLeases();
   ReportDescriptors(database);
