@@ -62,6 +62,26 @@ inline bool MayNameParameter(const char* name) {
 #endif
 }
 
+// Has the postmaster a worker with that main function in its list? Where there is no room it only
+// logs that it has not registered one. The server's macros for lists are no C++.
+inline bool IsRegisteredWorker(const char* function) {
+#if PG_VERSION_NUM >= 180000
+  const dlist_node* end = &BackgroundWorkerList.head;
+  const dlist_node* node = end->next;
+#else
+  const slist_node* end = nullptr;
+  const slist_node* node = BackgroundWorkerList.head.next;
+#endif
+  for (; node != nullptr && node != end; node = node->next) {
+    const auto* worker = reinterpret_cast<const RegisteredBgWorker*>(
+        reinterpret_cast<const char*>(node) - offsetof(RegisteredBgWorker, rw_lnode));
+    if (strcmp(worker->rw_worker.bgw_function_name, function) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // A set for so many events that lives as long as the process.
 inline WaitEventSet* MakeWaitEventSet(int events) {
 #if PG_VERSION_NUM >= 170000

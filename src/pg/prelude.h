@@ -44,6 +44,7 @@ extern "C" {
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/bgworker_internals.h"
 #include "postmaster/interrupt.h"
 #include "storage/condition_variable.h"
 #include "storage/fd.h"

@@ -248,7 +248,12 @@ void WaitUntil(TimestampTz next_at) {
 }  // namespace
 
 void RegisterLauncher() {
+  if (!IsPostmasterEnvironment) {
+    RegistrySetNoLauncher("background workers do not run in single-user mode");
+    return;
+  }
   if (IsBinaryUpgrade) {
+    RegistrySetNoLauncher("pooler workers do not run while the server is upgraded");
     return;
   }
   BackgroundWorker worker;
@@ -257,6 +262,10 @@ void RegisterLauncher() {
   strlcpy(worker.bgw_type, "polarx_pooler launcher", BGW_MAXLEN);
   worker.bgw_restart_time = kRestartSeconds;
   RegisterBackgroundWorker(&worker);
+  if (!IsRegisteredWorker(worker.bgw_function_name)) {
+    RegistrySetNoLauncher("max_worker_processes leaves no place for the launcher of the pooler "
+                          "workers");
+  }
 }
 
 }  // namespace polarx

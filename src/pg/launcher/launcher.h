@@ -3,7 +3,8 @@
 
 namespace polarx {
 
-// _PG_init while preloading: registers the launcher, except in a binary upgrade.
+// _PG_init while preloading, after RegistryReserve: registers the launcher, or tells the registry
+// why there will be none.
 void RegisterLauncher();
 
 }  // namespace polarx

@@ -17,6 +17,8 @@ constexpr const char* kTranche = "polarx_pooler";
 // A session's request overrides the back-off, but not more often than that.
 constexpr int64 kAskedRetryUs = USECS_PER_SEC;
 
+const char* no_launcher = "";  // set in the postmaster, before the memory is there
+
 shmem_request_hook_type previous_request_hook = nullptr;
 shmem_startup_hook_type previous_startup_hook = nullptr;
 
@@ -39,6 +41,7 @@ extern "C" void SetUpMemory() {
   if (!found) {
     memset(registry_memory, 0, sizeof(RegistryMemory));
     ConditionVariableInit(&registry_memory->changed);
+    strlcpy(registry_memory->no_launcher, no_launcher, sizeof(registry_memory->no_launcher));
     // A crash of another process clears the memory while the postmaster lives: the clock goes on.
     registry_memory->last_generation = static_cast<uint64>(GetCurrentTimestamp());
   }
@@ -63,6 +66,8 @@ void RegistryReserve() {
   previous_startup_hook = shmem_startup_hook;
   shmem_startup_hook = SetUpMemory;
 }
+
+void RegistrySetNoLauncher(const char* reason) { no_launcher = reason; }
 
 bool RegistryExists() { return registry_memory != nullptr; }
 
@@ -141,6 +146,14 @@ void RegistryTell() {
   LWLockRelease(registry_lock);
 }
 
+// The start of a slot that is wanted fails for want of a launcher.
+void FailWithoutLauncher(RegistrySlot* slot) {
+  if (registry_memory->no_launcher[0] != '\0' && slot->entry.state == WorkerState::kWanted) {
+    slot->entry.failures = 1;
+    strlcpy(slot->entry.reason, registry_memory->no_launcher, sizeof(slot->entry.reason));
+  }
+}
+
 void RegistryRequestStart(Oid database, bool force) {
   LWLockAcquire(registry_lock, LW_EXCLUSIVE);
   RegistrySlot* slot = RegistryFindOrCreate(database);
@@ -173,9 +186,20 @@ void RegistryRequestStart(Oid database, bool force) {
         slot->again = true;  // it may have made up its mind to end
         break;
     }
+    FailWithoutLauncher(slot);
   }
   LWLockRelease(registry_lock);
   RegistryTell();
+}
+
+// The start has not been tried if the launcher itself does not come up.
+void NoteMissingLauncher(WorkerEntry* entry) {
+  LWLockAcquire(registry_lock, LW_SHARED);
+  if (registry_memory->launcher == nullptr && entry->state == WorkerState::kWanted) {
+    strlcpy(entry->reason, "the launcher of the pooler workers is not running",
+            sizeof(entry->reason));
+  }
+  LWLockRelease(registry_lock);
 }
 
 bool RegistryWaitReady(Oid database, int timeout_ms, WorkerEntry* entry) {
@@ -199,11 +223,15 @@ bool RegistryWaitReady(Oid database, int timeout_ms, WorkerEntry* entry) {
     }
     const bool waits_in_vain =
         (entry->state == WorkerState::kNone && entry->blocked_by == 0) ||
-        entry->state == WorkerState::kStopped ||
+        entry->state == WorkerState::kStopped || registry_memory->no_launcher[0] != '\0' ||
         (entry->state == WorkerState::kWanted && entry->failures > 1 &&
          entry->failures > failures_before);
     const long left = MillisecondsUntil(end);
-    if (waits_in_vain || left <= 0) {
+    if (waits_in_vain) {
+      break;
+    }
+    if (left <= 0) {
+      NoteMissingLauncher(entry);
       break;
     }
     ConditionVariableTimedSleep(&registry_memory->changed, left, WaitEventOf(Wait::kWorkerChange));

@@ -52,28 +52,34 @@ int RegistryList(WorkerEntry* entries, int max);
 
 // Asks the launcher for a worker of `database`, unless one is there or it is stopped (`force` lifts
 // "stopped"). While one ends or is blocked, another one comes afterwards. Wakes the launcher. A
-// start that is held off after failures is tried once a second while it is asked for. No ereport.
+// start that is held off after failures is tried once a second while it is asked for. Where no
+// launcher will ever run the start has failed at once. No ereport.
 void RegistryRequestStart(Oid database, bool force);
 
 // Waits until the worker of `database` is ready, at most `timeout_ms`, interruptibly. False: it is
-// not, and *entry says why (state, reason, blocked_by); at once if nothing was asked for or its
-// start keeps failing.
+// not, and *entry says why (state, reason, blocked_by); at once if nothing was asked for, its start
+// keeps failing, or no launcher will ever run.
 bool RegistryWaitReady(Oid database, int timeout_ms, WorkerEntry* entry);
 
 // Ends the worker of `database` and waits until its process has left the ProcArray, interruptibly;
 // afterwards the state is kStopped (`hold`) or kNone. True if one was running or starting.
 bool RegistryStop(Oid database, bool hold);
 
-// Keeps the worker of `database` from starting until RegistryUnblockAll or this backend's exit;
-// stops it first, interruptibly. Several backends may block one database.
+// Keeps the worker of `database` from starting until RegistryUnblock, RegistryUnblockAll or this
+// backend's exit; stops it first, interruptibly. Several backends may block one database, and one
+// backend may do so several times.
 void RegistryBlock(Oid database);
+// Undoes one RegistryBlock of this backend. Where nobody else blocks and a worker was there or was
+// asked for meanwhile, another one is started. No ereport.
+void RegistryUnblock(Oid database);
 // The database is dropped: what was remembered of it goes. No ereport.
 void RegistryForget(Oid database);
-// Undoes all RegistryBlocks of this backend. Where nobody else blocks and a worker was there or was
-// asked for meanwhile, another one is started. No ereport.
+// All of them.
 void RegistryUnblockAll();
 
 // --- the launcher's and the worker's side ------------------------------------------------------
+// _PG_init while preloading: no launcher will ever run, for this reason (a literal).
+void RegistrySetNoLauncher(const char* reason);
 void RegistrySetLauncher();  // this process is the launcher: its latch is set by requests and exits
 // Takes over a start as the worker: false if it may not run (not asked for, blocked, another is
 // there). Sets pid and a new generation.

@@ -18,6 +18,7 @@ struct RegistrySlot {
 struct RegistryMemory {
   ConditionVariable changed;
   Latch* launcher;  // nullptr while there is none
+  char no_launcher[100];  // why none will ever run; "": one will
   uint64 last_generation;
   int count;  // slots in use, the first ones
   RegistrySlot slots[kMaxDatabases];

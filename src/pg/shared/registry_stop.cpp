@@ -118,16 +118,15 @@ void RegistryForget(Oid database) {
   LWLockRelease(registry_lock);
 }
 
-void RegistryUnblockAll() {
-  if (blocked_by_me == NIL) {
+void RegistryUnblock(Oid database) {
+  if (!list_member_oid(blocked_by_me, database)) {
     return;
   }
+  // One of them: the same one may be there several times.
+  blocked_by_me = list_delete_oid(blocked_by_me, database);
   LWLockAcquire(registry_lock, LW_EXCLUSIVE);
-  for (int i = 0; i < list_length(blocked_by_me); i++) {
-    RegistrySlot* slot = RegistryFind(list_nth_oid(blocked_by_me, i));
-    if (slot == nullptr || slot->blockers == 0 || --slot->blockers > 0) {
-      continue;
-    }
+  RegistrySlot* slot = RegistryFind(database);
+  if (slot != nullptr && slot->blockers > 0 && --slot->blockers == 0) {
     slot->entry.blocked_by = 0;
     // A worker that still ends sees to it itself.
     if (slot->again && slot->entry.state == WorkerState::kNone) {
@@ -135,9 +134,13 @@ void RegistryUnblockAll() {
     }
   }
   LWLockRelease(registry_lock);
-  list_free(blocked_by_me);
-  blocked_by_me = NIL;
   RegistryTell();
+}
+
+void RegistryUnblockAll() {
+  while (blocked_by_me != NIL) {
+    RegistryUnblock(linitial_oid(blocked_by_me));
+  }
 }
 
 }  // namespace polarx
