@@ -62,6 +62,16 @@ inline bool MayNameParameter(const char* name) {
 #endif
 }
 
+// Is the process a session of a client, and no background process? Version 18 does not
+// count senders of WAL.
+inline bool IsClientSession(const PGPROC* process) {
+#if PG_VERSION_NUM >= 180000
+  return process->isRegularBackend;
+#else
+  return !process->isBackgroundWorker;
+#endif
+}
+
 // Has the postmaster a worker with that main function in its list? Where there is no room it only
 // logs that it has not registered one. The server's macros for lists are no C++.
 inline bool IsRegisteredWorker(const char* function) {

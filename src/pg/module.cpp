@@ -63,6 +63,7 @@ extern "C" void AtSubtransactionEvent(SubXactEvent event, SubTransactionId /*id*
     SessionParametersAfterLevel(level, committed);
     TransactionAfterLevel(level, committed);
     BorrowersAfterLevel(level, committed);
+    UtilityHookAfterLevel(level, committed);
   }
 }
 

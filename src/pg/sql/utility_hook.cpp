@@ -1,8 +1,12 @@
 // A statement that needs a database for itself finds it free of its pooler worker, but only where
 // the server would not refuse the statement anyway; DISCARD ALL reaches the datanodes. In a
 // backend.
+#include <chrono>
 #include <cstring>
 
+#include "core/time.h"
+
+#include "pg/base/backends.h"
 #include "pg/shared/registry.h"
 #include "pg/remote/kept_leases.h"
 #include "pg/remote/parameters.h"
@@ -14,8 +18,18 @@
 namespace polarx {
 namespace {
 
+// So long, the server waits for other sessions to leave a database.
+constexpr std::chrono::seconds kSolitude(5);
+constexpr long kSolitudePollMs = 50;
+
+// A database that a statement of this transaction has blocked.
+struct Blocked {
+  Oid database;
+  int level;  // of its subtransaction
+};
+
 ProcessUtility_hook_type previous_hook = nullptr;
-bool blocked = false;  // a database, by this backend
+List* blocked = NIL;  // of Blocked*, in TopMemoryContext
 // Statements of this kind that run now; SET TABLESPACE commits in its middle.
 int depth = 0;
 
@@ -62,10 +76,28 @@ bool OwnsOther(const FormData_pg_database& row) {
 // Each of these returns the database that the statement needs for itself, or InvalidOid if the
 // server will refuse the statement.
 
+bool HasForce(const DropdbStmt* statement) {
+  for (int i = 0; i < list_length(statement->options); i++) {
+    if (strcmp(static_cast<DefElem*>(list_nth(statement->options, i))->defname, "force") == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Is the database used by what no FORCE ends?
+bool IsHeld(Oid database) {
+  int slots = 0;
+  int active_slots = 0;
+  (void)ReplicationSlotsCountDBSlots(database, &slots, &active_slots);
+  return active_slots > 0 || CountDBSubscriptions(database) > 0;
+}
+
 Oid NeededByDrop(const DropdbStmt* statement) {
   FormData_pg_database row;
-  const bool allowed =
-      FindDatabase(statement->dbname, &row) && OwnsOther(row) && !row.datistemplate;
+  const bool allowed = FindDatabase(statement->dbname, &row) && OwnsOther(row) &&
+                       !row.datistemplate && !IsHeld(row.oid) &&
+                       (!HasForce(statement) || CountDatabaseUse(row.oid).transactions == 0);
   return allowed ? row.oid : InvalidOid;
 }
 
@@ -87,7 +119,8 @@ Oid NeededByMove(AlterDatabaseStmt* statement) {
   }
   FormData_pg_database row;
   const bool allowed = tablespace != nullptr && FindDatabase(statement->dbname, &row) &&
-                       OwnsOther(row) && MayUseTablespace(tablespace);
+                       OwnsOther(row) && MayUseTablespace(tablespace) &&
+                       get_tablespace_oid(tablespace, true) != row.dattablespace;
   return allowed ? row.oid : InvalidOid;
 }
 
@@ -136,6 +169,61 @@ Oid NeededDatabase(Node* statement, bool outside_block) {
   }
 }
 
+void Unblock(int index) {
+  auto* entry = static_cast<Blocked*>(list_nth(blocked, index));
+  blocked = list_delete_nth_cell(blocked, index);
+  RegistryUnblock(entry->database);
+  pfree(entry);
+}
+
+void Block(Oid database) {
+  const MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
+  auto* entry = static_cast<Blocked*>(palloc(sizeof(Blocked)));
+  *entry = {database, GetCurrentTransactionNestLevel()};
+  blocked = lappend(blocked, entry);
+  MemoryContextSwitchTo(context);
+  RegistryBlock(database);
+}
+
+// Is there a pooler worker, or one to come?
+bool HasWorker(Oid database) {
+  WorkerEntry entry;
+  return RegistryLookup(database, &entry) && entry.state != WorkerState::kNone &&
+         entry.state != WorkerState::kStopped;
+}
+
+[[noreturn]] void ThrowInUse(const Node* statement, const char* name, DatabaseUse use) {
+  ereport(ERROR,
+          (errcode(ERRCODE_OBJECT_IN_USE),
+           IsA(statement, CreatedbStmt)
+               ? errmsg("source database \"%s\" is being accessed by other users", name)
+               : errmsg("database \"%s\" is being accessed by other users", name),
+           errdetail("Other sessions in it: %d, prepared transactions: %d. Its pooler worker goes "
+                     "on.",
+                     use.sessions, use.transactions)));
+  pg_unreachable();
+}
+
+// The server refuses such a statement while others use the database, after a while of waiting for
+// them. The session waits here instead: till then the pooler worker is not disturbed.
+void AwaitSolitude(Oid database, const Node* statement) {
+  const TimePoint end = Now() + kSolitude;
+  while (HasWorker(database)) {
+    const DatabaseUse use = CountDatabaseUse(database);
+    if (use.sessions == 0 && use.transactions == 0) {
+      break;
+    }
+    if (Now() >= end) {
+      const char* name = get_database_name(database);
+      ThrowInUse(statement, name != nullptr ? name : "", use);
+    }
+    (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, kSolitudePollMs,
+                    WaitEventOf(Wait::kWorkerChange));
+    ResetLatch(MyLatch);
+    CHECK_FOR_INTERRUPTS();
+  }
+}
+
 extern "C" void RunNext(PlannedStmt* planned, const char* query, bool read_only_tree,
                         ProcessUtilityContext context, ParamListInfo params,
                         QueryEnvironment* environment, DestReceiver* receiver,
@@ -148,13 +236,16 @@ extern "C" void RunAlone(Oid database, PlannedStmt* planned, const char* query,
                          bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
                          QueryEnvironment* environment, DestReceiver* receiver,
                          QueryCompletion* completion) {
-  blocked = true;
+  const Node* statement = planned->utilityStmt;
+  if (!IsA(statement, DropdbStmt) || !HasForce(reinterpret_cast<const DropdbStmt*>(statement))) {
+    AwaitSolitude(database, statement);
+  }
   depth++;
   PG_TRY();
   {
-    RegistryBlock(database);
+    Block(database);
     RunNext(planned, query, read_only_tree, context, params, environment, receiver, completion);
-    if (IsA(planned->utilityStmt, DropdbStmt)) {
+    if (IsA(statement, DropdbStmt)) {
       RegistryForget(database);
     }
   }
@@ -221,9 +312,23 @@ extern "C" void PolarxProcessUtility(PlannedStmt* planned, const char* query, bo
 
 // Other processes see what the statement did only when its transaction is over.
 void UtilityHookAfterEnd() noexcept {
-  if (blocked && depth == 0) {
-    blocked = false;
-    RegistryUnblockAll();
+  while (depth == 0 && blocked != NIL) {
+    Unblock(0);
+  }
+}
+
+// What a subtransaction has done and undone, nobody will see.
+void UtilityHookAfterLevel(int level, bool committed) noexcept {
+  for (int i = list_length(blocked) - 1; i >= 0; i--) {
+    auto* entry = static_cast<Blocked*>(list_nth(blocked, i));
+    if (entry->level < level) {
+      continue;
+    }
+    if (committed) {
+      entry->level = level - 1;
+    } else {
+      Unblock(i);
+    }
   }
 }
 

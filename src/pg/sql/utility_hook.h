@@ -8,5 +8,8 @@ namespace polarx {
 void InstallUtilityHook();
 // The local transaction has ended: databases that were blocked are not any more. No ereport.
 void UtilityHookAfterEnd() noexcept;
+// A subtransaction has ended: if it is undone, those that it has blocked are not any more. No
+// ereport.
+void UtilityHookAfterLevel(int level, bool committed) noexcept;
 
 }  // namespace polarx
