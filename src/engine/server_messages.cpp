@@ -55,16 +55,4 @@ std::size_t MessageSize(std::string_view bytes) {
   return length < sizeof(length) ? kMessageHead - 1 : std::size_t{length} + 1;
 }
 
-bool AreUnasked(std::string_view bytes) {
-  while (!bytes.empty()) {
-    const std::size_t size = MessageSize(bytes);
-    const char type = bytes.front();
-    if (size < kMessageHead || size > bytes.size() || (type != 'N' && type != 'A' && type != 'S')) {
-      return false;
-    }
-    bytes.remove_prefix(size);
-  }
-  return true;
-}
-
 }  // namespace polarx

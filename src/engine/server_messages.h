@@ -23,8 +23,4 @@ inline constexpr std::size_t kMessageHead = 5;
 // not come; less than kMessageHead: it is none.
 std::size_t MessageSize(std::string_view bytes);
 
-// Are these whole messages of the kinds that a server sends without being asked (notices,
-// notifications, parameter values), and nothing else?
-bool AreUnasked(std::string_view bytes);
-
 }  // namespace polarx

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstddef>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -109,27 +110,27 @@ Result<Session::Flushed> Session::Flush() {
   return Flushed::kAll;
 }
 
-// A session that numbers its requests badly finds the last one.
-const Session::Outgoing* Session::FindGrant(std::uint32_t request) const {
-  const auto found = std::find_if(out_.rbegin(), out_.rend(), [request](const Outgoing& outgoing) {
-    return !outgoing.fds.empty() && outgoing.request == request;
+// A session that numbers its requests badly is spoken of by its last one.
+std::size_t Session::PlaceOfGrant(std::uint32_t request) const {
+  const auto found = std::find_if(out_.rbegin(), out_.rend(), [request](const Outgoing& one) {
+    return !one.fds.empty() && one.request == request;
   });
-  return found == out_.rend() ? nullptr : &*found;
+  return found == out_.rend() ? out_.size() : static_cast<std::size_t>(out_.rend() - found) - 1;
 }
 
 Session::GrantSent Session::SentOfGrant(std::uint32_t request) const {
-  const Outgoing* grant = FindGrant(request);
-  if (grant == nullptr || grant->fds_sent == grant->fds.size()) {
+  const std::size_t place = PlaceOfGrant(request);
+  if (place == out_.size() || out_[place].fds_sent == out_[place].fds.size()) {
     return GrantSent::kAll;
   }
-  return grant->bytes_sent == 0 ? GrantSent::kNothing : GrantSent::kSome;
+  return out_[place].bytes_sent == 0 ? GrantSent::kNothing : GrantSent::kSome;
 }
 
 void Session::ReplaceGrant(std::uint32_t request, const protocol::Reply& reply) {
-  auto* grant = const_cast<Outgoing*>(FindGrant(request));
-  assert(grant != nullptr && grant->bytes_sent == 0);
-  *grant = Outgoing();
-  protocol::Encode(reply, &grant->bytes);
+  assert(SentOfGrant(request) == GrantSent::kNothing);
+  Outgoing& grant = out_[PlaceOfGrant(request)];
+  grant = Outgoing();
+  protocol::Encode(reply, &grant.bytes);
 }
 
 }  // namespace polarx

@@ -77,7 +77,8 @@ class Session {
     std::size_t bytes_sent = 0;
     std::size_t fds_sent = 0;
   };
-  const Outgoing* FindGrant(std::uint32_t request) const;
+  // Its place in out_; that has no such place: there is none.
+  std::size_t PlaceOfGrant(std::uint32_t request) const;
 
   std::string in_;
   std::deque<Outgoing> out_;

@@ -1,17 +1,14 @@
 // Orders for slots go out here, and completions come in; on the main thread.
 #include "engine/slot_orders.h"
 
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <cassert>
 #include <cerrno>
 #include <cstdlib>
-#include <string_view>
 #include <utility>
 
 #include "engine/memory_check.h"
-#include "engine/server_messages.h"
 
 namespace polarx {
 namespace {
@@ -90,15 +87,9 @@ void SlotOrders::Close(Slot* slot) {
 }
 
 bool SlotOrders::LooksAlive(const Slot& slot) {
-  char bytes[4096];
-  const ssize_t got = recv(slot.connection.socket, bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
-  if (got < 0) {
-    return errno == EAGAIN || errno == EINTR;
-  }
-  const auto size = static_cast<std::size_t>(got);
-  pollfd end{slot.connection.socket, POLLRDHUP, 0};  // what is unread hides it
-  return size > 0 && size < sizeof(bytes) && AreUnasked(std::string_view(bytes, size)) &&
-         poll(&end, 1, 0) == 0;
+  char byte;
+  const ssize_t got = recv(slot.connection.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return got < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
 void SlotOrders::Cancel(const Slot& slot, TimePoint now) {

@@ -27,8 +27,7 @@ class SlotOrders : public SlotDriver {
   void Reset(Slot* slot, ResetWork work) override;
   void Measure(Slot* slot) override;
   void Close(Slot* slot) override;
-  // Is there nothing to be read from the idle slot's connection but what its next holder's libpq
-  // takes in by itself: notices, notifications, parameter values?
+  // Anything that can be read from an idle connection, its end included, makes it unfit.
   bool LooksAlive(const Slot& slot) override;
 
   // --- for sessions ----------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 // What goes out to sessions when it cannot all go at once: long views, too many descriptors under
 // way; and what is ordered of the worker threads meanwhile; with the whole engine in one process.
-#include "engine/server_messages.h"
 
 #include "pooler_fixture.h"
 #include "too_many_fds.h"
@@ -164,26 +163,6 @@ TEST_F(PoolerFlowTest, WhatIsHeldForASlotGoesWithIt) {
   const std::optional<ClientReply> refused = Reply(&client);
   ASSERT_TRUE(refused && std::holds_alternative<protocol::Failed>(refused->reply));
   EXPECT_EQ(pooler_->fds_used(), before);
-}
-
-// Its next holder's libpq takes it in.
-TEST_F(PoolerFlowTest, ANoticeOnAnIdleConnectionDoesNotMakeItUnfit) {
-  Start();
-  PoolerClient client = Attach();
-  Release(&client, Acquire(&client));
-  ASSERT_TRUE(TurnUntil([&] { return IdleConnections(&client) == "1"; }));
-  const std::string body = std::string("SNOTICE\0C00000\0Mwelcome\0", 24) + '\0';
-  std::string notice;
-  AppendMessage('N', body, &notice);
-  datanode_.SendToAll(notice);
-  const Lease lease = Acquire(&client, 2);
-  EXPECT_EQ(datanode_.counts().opened, 1);
-  PQsetNoticeProcessor(
-      lease.conn, [](void*, const char*) {}, nullptr);
-  PGresult* result = PQexec(lease.conn, "ECHO mine");
-  EXPECT_STREQ(PQgetvalue(result, 0, 0), "mine");
-  PQclear(result);
-  Release(&client, lease);
 }
 
 }  // namespace
