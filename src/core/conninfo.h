@@ -54,6 +54,7 @@ struct MappingSource {
 // statement whose holder is gone ends by itself) in front of the user's own, and behind them what
 // makes text exchange exact and keeps the connection: DateStyle=ISO, IntervalStyle=postgres,
 // extra_float_digits=3, idle_in_transaction_session_timeout=0, idle_session_timeout=0.
+// (transaction_timeout, which only newer datanodes know, is the worker thread's to add.)
 //
 // Options that ValidateOption would not accept where they stand have no effect, nor have empty
 // ones; but a bad value of an accepted one is refused (22023), likewise a `service` (0A000). What

@@ -74,7 +74,11 @@ std::string FindOption(const Options& options, const char* keyword) {
 }
 
 Connecting::Connecting(DatanodeHost* host, DatanodeLink* link, ConnectOrder order)
-    : host_(host), link_(link), order_(std::move(order)) {}
+    : host_(host),
+      link_(link),
+      order_(std::move(order)),
+      server_(FindOption(order_.options, "host") + ' ' + FindOption(order_.options, "hostaddr") +
+              ' ' + FindOption(order_.options, "port")) {}
 
 std::optional<Connecting::Outcome> Connecting::Begin() {
   host_->SetDeadline(order_.slot, order_.deadline);
@@ -114,6 +118,13 @@ std::optional<Connecting::Outcome> Connecting::Start() {
   for (const auto& [keyword, value] : order_.options) {
     keywords.push_back(keyword.c_str());
     values.push_back(keyword == "host" ? hosts.c_str() : value.c_str());
+  }
+  const TransactionTimeouts* timeouts = host_->transaction_timeouts();
+  timeout_off_ = timeouts != nullptr && timeouts->Known(server_);
+  const std::string settings = FindOption(order_.options, "options") + TransactionTimeouts::kOff;
+  if (timeout_off_) {
+    keywords.push_back("options");  // the last one of a keyword counts
+    values.push_back(settings.c_str());
   }
   keywords.push_back(nullptr);
   values.push_back(nullptr);
@@ -161,6 +172,21 @@ bool Connecting::TryNextAddress() {
                    addresses_.begin() + static_cast<std::ptrdiff_t>(address_) + 1);
   host_->SetDeadline(order_.slot, order_.deadline);
   return true;
+}
+
+// The connection is open, or the datanode has refused it. True: it is to be begun anew, with or
+// without a setting that not all versions of servers know.
+bool Connecting::OpensAgain() {
+  TransactionTimeouts* timeouts = host_->transaction_timeouts();
+  PGconn* conn = link_->conn();
+  const bool again = timeouts != nullptr &&
+                     (PQstatus(conn) == CONNECTION_OK
+                          ? !timeout_off_ && timeouts->LearnVersion(server_, PQserverVersion(conn))
+                          : timeout_off_ && timeouts->LearnRefusal(server_, PQerrorMessage(conn)));
+  if (again) {
+    GiveUp();
+  }
+  return again;
 }
 
 std::optional<Connecting::Outcome> Connecting::OnEvents() {
@@ -212,6 +238,9 @@ std::optional<Connecting::Outcome> Connecting::Polled(PostgresPollingStatusType 
     case PGRES_POLLING_OK:
       return Succeed();
     case PGRES_POLLING_FAILED: {
+      if (OpensAgain()) {
+        return Start();
+      }
       const std::string text = PQerrorMessage(conn);
       return Fail(ConnectErrorStatus(order_.node_name, text), IsPoolLimit(text));
     }
@@ -247,6 +276,9 @@ std::optional<Connecting::Outcome> Connecting::Succeed() {
   char byte;
   if (!nothing_left || recv(link_->socket(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
     return FailFor(sqlstate::kProtocolViolation, "it sent more than the answer to the startup");
+  }
+  if (OpensAgain()) {
+    return Start();
   }
   return Connected{.slot = order_.slot,
                    .socket = link_->socket(),

@@ -41,16 +41,19 @@ class Connecting {
   Outcome FailFor(const char* sqlstate, const std::string& why);
   void ShareTime();
   bool TryNextAddress();
+  bool OpensAgain();
   void GiveUp();
 
   DatanodeHost* const host_;
   DatanodeLink* const link_;
   const ConnectOrder order_;
+  const std::string server_;  // tells it from others, by all that leads to it
   bool looking_up_ = false;
   std::vector<std::string> addresses_;  // where the host's name was looked up; those still to try
   std::size_t address_ = 0;             // the one under way; their number: none yet
   StartupGuard guard_;
   std::optional<LoginRelay> relay_;  // during the login
+  bool timeout_off_ = false;         // the one under way goes without time-outs of transactions
 };
 
 }  // namespace polarx

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/orders.h"
+#include "engine/transaction_timeouts.h"
 
 namespace polarx {
 
@@ -26,6 +27,8 @@ class DatanodeHost {
   // `key` names the datanode, whatever the connection.
   virtual void RunCancel(SlotId slot, const std::string& key, PGcancel* cancel) = 0;
   virtual void Report(Completion completion) = 0;
+  // What is known of the servers. Null: their time-outs of transactions stay as they are.
+  virtual TransactionTimeouts* transaction_timeouts() { return nullptr; }
 };
 
 // The PGconn of one connection and its descriptor in the thread's epoll set.

@@ -128,6 +128,7 @@ class Loop : public DatanodeHost {
   }
 
   void Report(Completion completion) override { reported_.push_back(std::move(completion)); }
+  TransactionTimeouts* transaction_timeouts() override { return &transaction_timeouts_; }
 
  private:
   static constexpr std::uint64_t kInboxKey = 0;  // slots count from 1
@@ -277,6 +278,7 @@ class Loop : public DatanodeHost {
   std::vector<Completion> last_word_;  // made while there was memory
   std::shared_ptr<Loop> self_;         // after Fail: for ever
   Loop* next_failed_ = nullptr;
+  TransactionTimeouts transaction_timeouts_;
   bool stopping_ = false;
   TimePoint stop_at_ = kNever;
 };
