@@ -9,6 +9,7 @@ SELECT pg_describe_object(classid, objid, 0) AS member
 FROM pg_depend
 WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass
   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'polarx_pooler')
+  AND classid <> 'pg_type'::regclass  -- with every view, from PostgreSQL 17 on
 ORDER BY pg_describe_object(classid, objid, 0) COLLATE "C";
 
 SELECT proname, pg_get_function_arguments(oid) AS arguments, pg_get_function_result(oid) AS result
@@ -50,7 +51,9 @@ WHERE name LIKE 'pooler.%' AND (short_desc = '' OR short_desc IS NULL);
 
 SET pooler.queue_timeout = '2s';
 SHOW pooler.queue_timeout;
+\set VERBOSITY sqlstate
 SET pooler.queue_timeout = -1;
+\set VERBOSITY default
 SET pooler.max_pool_size = 10;
 SET pooler.port = 7000;
 SET pooler.max_pool_sise = 10;

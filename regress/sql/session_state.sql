@@ -67,8 +67,9 @@ SELECT pooler.set_param('work_mum', '1MB');
 \echo :SQLSTATE
 SELECT pooler.set_param('work_mem', 'a lot');
 \echo :SQLSTATE
+\set VERBOSITY sqlstate
 SELECT pooler.set_param('work_mem', '1kB');
-\echo :SQLSTATE
+\set VERBOSITY default
 SELECT pooler.set_param('my.1own', 'x');
 \echo :SQLSTATE
 SELECT pooler.set_param('shared_buffers', '1GB');
