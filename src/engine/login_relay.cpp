@@ -27,10 +27,10 @@ bool LoginRelay::Begin(PGconn* conn) {
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
     return false;
   }
-  inside_.Reset(ends[0]);
+  const UniqueFd inside(ends[0]);
   outside_.Reset(ends[1]);
   datanode_.Reset(::fcntl(PQsocket(conn), F_DUPFD_CLOEXEC, 0));
-  return datanode_ && PutUnder(conn, inside_.get());
+  return datanode_ && PutUnder(conn, inside.get());
 }
 
 std::size_t LoginRelay::Read(std::size_t window) {
@@ -53,10 +53,10 @@ PostgresPollingStatusType LoginRelay::Feed(PGconn* conn, std::size_t size) {
     (void)::shutdown(outside_.get(), SHUT_WR);
   }
   PostgresPollingStatusType state = PGRES_POLLING_READING;
-  // libpq reads as much as it has room for.
+  // libpq reads as much as it has room for. As long as it reads, its end is under the PGconn.
   do {
     state = PQconnectPoll(conn);
-  } while (state == PGRES_POLLING_READING && CanBeRead(inside_.get()));
+  } while (state == PGRES_POLLING_READING && CanBeRead(PQsocket(conn)));
   PassOn();
   return state;
 }

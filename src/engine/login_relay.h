@@ -16,8 +16,8 @@ namespace polarx {
 // it comes: left in its socket, the rest of a message could keep the kernel from taking more.
 class LoginRelay {
  public:
-  // Takes the PGconn's socket and gives it one end of a pair instead. False: the system refuses a
-  // descriptor; errno says why.
+  // Takes the PGconn's socket and gives it one end of a pair instead: two descriptors more, until
+  // this object goes. False: the system refuses one; errno says why.
   [[nodiscard]] bool Begin(PGconn* conn);
   // The datanode's socket.
   int socket() const { return datanode_.get(); }
@@ -39,8 +39,7 @@ class LoginRelay {
   void PassOn();
 
   UniqueFd datanode_;
-  UniqueFd inside_;   // a copy of libpq's end
-  UniqueFd outside_;  // the other end
+  UniqueFd outside_;  // of the pair, the end that libpq has not
   std::string unread_;
   bool ended_ = false;
 };
