@@ -23,15 +23,21 @@ Sizes Pool::sizes() const {
           .resetting = count(SlotState::kResetting) + count(SlotState::kChecking)};
 }
 
-Sizes Pool::lasting_sizes() const {
-  Sizes result = sizes();
-  result.total -= static_cast<int>(replaced_.size());
-  result.idle -= replaced_idle_;
-  return result;
+Sizes Pool::Without(Sizes sizes, const Counts& counts) {
+  const auto of = [&counts](SlotState state) { return counts[static_cast<std::size_t>(state)]; };
+  sizes.total -= Sum(counts);
+  sizes.idle -= of(SlotState::kIdle);
+  sizes.connecting -= of(SlotState::kConnecting) + of(SlotState::kWarming);
+  sizes.resetting -= of(SlotState::kResetting) + of(SlotState::kChecking);
+  return sizes;
 }
 
-bool Pool::InUse(TimePoint now, std::chrono::seconds keepalive) const {
-  return ever_acquired && (keepalive < std::chrono::seconds(0) || now - last_acquired < keepalive);
+Sizes Pool::lasting_sizes() const { return Without(sizes(), expiring_); }
+
+Sizes Pool::settled_sizes() const {
+  Sizes result = Without(lasting_sizes(), new_);
+  result.total -= count(SlotState::kClosing);
+  return result;
 }
 
 const HoldOff* Pool::ActiveHoldOff() const {

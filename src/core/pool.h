@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <deque>
 #include <list>
+#include <map>
+#include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,10 +54,14 @@ class Pool {
   std::list<Slot>& list(SlotState state) { return lists_[static_cast<int>(state)]; }
   const std::list<Slot>& list(SlotState state) const { return lists_[static_cast<int>(state)]; }
   int total() const { return total_; }
-  const std::vector<Slot*>& replaced() const { return replaced_; }
   Sizes sizes() const;
-  Sizes lasting_sizes() const;  // without those that are replaced
-  bool InUse(TimePoint now, std::chrono::seconds keepalive) const;
+  // Without expiring slots: what the minima count.
+  Sizes lasting_sizes() const;
+  // Without expiring, new and closing slots: what can stand in for expiring ones.
+  Sizes settled_sizes() const;
+  int expiring() const { return Sum(expiring_); }
+  // Those of them that are idle, oldest first.
+  const std::map<SlotId, Slot*>& expiring_idle() const { return expiring_idle_; }
   // The node's hold-off or else the pool's own, where it is active or proven; null: neither is.
   const HoldOff* ActiveHoldOff() const;
   const HoldOff* ProvenHoldOff() const;
@@ -77,9 +84,8 @@ class Pool {
   int parked = 0;            // of its leased slots, when they were last looked at
   bool none_parked = false;  // of them, and none will be while tickets wait
   MemorySource memory_source = MemorySource::kUnknown;
-  TimePoint last_check{};    // when the last slot looks again whether its memory may be checked
-  TimePoint last_renewal{};  // ... and whether it may be replaced
-  std::deque<SlotId> cold;   // not warmed up so far, oldest first; some have been lent or are gone
+  TimePoint last_check{};   // SlotUpkeep: the last of the postponed memory checks
+  std::deque<SlotId> cold;  // not warmed up so far, oldest first; some have been lent or are gone
   bool warmup_failed = false;        // and that was logged
   TimePoint warmup_blocked_until{};  // a warm-up has cost a connection
   PoolCounters counters;
@@ -91,10 +97,22 @@ class Pool {
  private:
   friend class SlotTable;  // it alone changes these
 
+  using Counts = std::array<int, kSlotStates>;
+  static int Sum(const Counts& counts) { return std::accumulate(counts.begin(), counts.end(), 0); }
+  static Sizes Without(Sizes sizes, const Counts& counts);
+
   std::array<std::list<Slot>, kSlotStates> lists_;
   int total_ = 0;
-  std::vector<Slot*> replaced_;
-  int replaced_idle_ = 0;  // of them
+  Counts expiring_{};
+  Counts new_{};
+  std::map<SlotId, Slot*> expiring_idle_;
+};
+
+// What a datanode has said of the connections that it may give to this pooler and others.
+struct DatanodeRoom {
+  int most = 0;   // in all
+  int free = 0;   // of them, when it was asked
+  int slots = 0;  // that the node had then
 };
 
 // A datanode with what all its pools share.
@@ -111,11 +129,11 @@ struct Node {
   int lacking = 0;             // of its pools
   NodeCell* cell = nullptr;    // where sessions see that; null: leases on it are not parked
   std::uint32_t cell_index = protocol::kNoCell;
-  std::uint32_t published = 0;  // what stands in the cell
-  Duration connect_time{};      // of late, to open one connection
-  double ping_ms = -1;          // of the last successful ping; -1: none
-  // Minima are not refilled until then: tickets had to wait for room.
-  TimePoint fill_blocked_until{};
+  std::uint32_t published = 0;       // what stands in the cell
+  Duration connect_time{};           // of late, to open one connection
+  double ping_ms = -1;               // of the last successful ping; -1: none
+  TimePoint fill_blocked_until{};    // PoolSizer: minima are not refilled until then
+  std::optional<DatanodeRoom> room;  // unset: the datanode was not asked
 
   Limits limits;  // that hold now: its own where it has any, else the settings'
 
@@ -124,12 +142,14 @@ struct Node {
   int slots() const { return slots_; }
   int leased() const { return count(SlotState::kLeased) + survivors; }
   int total() const { return slots_ + survivors; }
+  int lasting_total() const { return total() - expiring_; }
 
  private:
   friend class SlotTable;  // it alone changes these
 
   std::array<int, kSlotStates> counts_{};
   int slots_ = 0;
+  int expiring_ = 0;
 };
 
 }  // namespace polarx

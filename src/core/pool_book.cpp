@@ -14,6 +14,8 @@ PoolBook::PoolBook(SlotDriver* driver, LeaseEvents* events, Surroundings* surrou
       surroundings_(surroundings),
       settings_(settings),
       random_(static_cast<std::minstd_rand::result_type>(seed)),
+      sizer_(settings),
+      upkeep_(settings, seed + 1),
       cells_(cells),
       cells_used_(cells.size()) {}
 
@@ -186,9 +188,9 @@ void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now,
   Pool* pool = slot->pool;
   if (kind == protocol::ReleaseKind::kClose) {
     CloseSlot(slot, CloseReason::kRequested, now);
-  } else if (slot->doomed != CloseReason::kNone && !AwaitsReplacement(*slot, now)) {
+  } else if (slot->doomed != CloseReason::kNone) {
     CloseSlot(slot, slot->doomed, now);
-  } else if (now >= EndOf(*slot)) {
+  } else if (now >= upkeep_.EndOf(*slot) || !IsOfUse(*slot, now)) {
     CloseSlot(slot, CloseReason::kLifetime, now);
   } else if (AboveLimit(*pool->node)) {
     CloseSlot(slot, CloseReason::kIdle, now);
@@ -217,28 +219,22 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
 // A slot with nothing left to do: idle, or closed if its time has come.
 void PoolBook::Settle(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
-  const bool ready = slot->state == SlotState::kWarming ||
-                     (slot->state == SlotState::kConnecting && !WarmsUp(*pool, now));
   MarkDirty(pool);
   MarkWaiting(pool->node);
-  if (slot->doomed != CloseReason::kNone && !AwaitsReplacement(*slot, now)) {
+  if (slot->doomed != CloseReason::kNone) {
     CloseSlot(slot, slot->doomed, now);
   } else if (pool->obsolete) {
     CloseSlot(slot, CloseReason::kObsolete, now);
-  } else if (now >= EndOf(*slot)) {
+  } else if (now >= upkeep_.EndOf(*slot)) {
     CloseSlot(slot, CloseReason::kLifetime, now);
   } else if (AboveLimit(*pool->node)) {
     CloseSlot(slot, CloseReason::kIdle, now);
   } else {
-    if (slot->doomed != CloseReason::kNone) {
-      slot->doomed = CloseReason::kNone;
-      slot->age.renew_at = EndOf(*slot);
+    if (slot->state != SlotState::kConnecting || !sizer_.WarmsUp(*pool, now)) {
+      slots_.SetSettled(slot);
     }
     slots_.Move(slot, SlotState::kIdle, now);
-    if (ready) {
-      CloseReplaced(pool, now);
-    }
-    Arm(slot);
+    upkeep_.Arm(*slot);
   }
 }
 
@@ -264,7 +260,6 @@ void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
       break;
   }
   slot->doomed = reason;
-  EndReplacement(slot);
   slots_.Move(slot, SlotState::kClosing, now);
   MarkDirty(slot->pool);
   driver_->Close(slot);
@@ -276,8 +271,7 @@ void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   Duration& usual = pool->node->connect_time;
   const Duration took = now - slot->state_since;
   usual = usual == Duration::zero() ? took : (3 * usual + took) / 4;
-  slot->age.created_at = slot->idle_since = slot->age.checked_at = now;
-  SetTimes(slot);
+  upkeep_.Begin(slot, now);
   RecoverNode(pool->node);
   if (pool->hold_off.Clear()) {
     const bool own = pool->hold_off.status().sqlstate() == sqlstate::kOutOfDescriptors;
@@ -354,7 +348,7 @@ void PoolBook::OnClosed(Slot* slot, bool timed_out) {
 }
 
 void PoolBook::Forget(Slot* slot) {
-  timers_.Remove(slot->id);
+  upkeep_.Forget(*slot);
   slots_.Remove(slot);
 }
 

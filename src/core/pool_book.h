@@ -21,8 +21,10 @@
 #include <vector>
 
 #include "core/pool.h"
+#include "core/pool_sizer.h"
 #include "core/settings.h"
 #include "core/slot_table.h"
+#include "core/slot_upkeep.h"
 #include "core/stat_line.h"
 #include "core/status.h"
 #include "core/timer_queue.h"
@@ -235,20 +237,13 @@ class PoolBook {
   void TakeAllParked(Pool* pool, TimePoint now);
   void MaintainParked(Pool* pool, TimePoint now);
   void CloseAboveLimits(TimePoint now);
-  void Arm(Slot* slot);
-  TimePoint DueTime(const Slot& slot) const;
   void FireTimers(TimePoint now);
-  void Fire(Slot* slot, TimePoint now);
-  void CallForCheck(Slot* slot, TimePoint now);
+  void DoWhatIsDue(Slot* slot, TimePoint now);
+  void CheckMemory(Slot* slot, TimePoint now);
   void WarnOfLongLease(Slot* slot, TimePoint now);
-  bool NeedsReplacement(const Slot& slot, TimePoint now) const;
-  void Replace(Slot* slot, TimePoint now);
-  void EndReplacement(Slot* slot);
-  bool AwaitsReplacement(const Slot& slot, TimePoint now) const;
-  void Renew(Slot* slot, TimePoint now);
-  void CloseReplaced(Pool* pool, TimePoint now);
-  void SetTimes(Slot* slot);
-  TimePoint EndOf(const Slot& slot) const;
+  void CallBack(Slot* slot, TimePoint now);
+  bool IsOfUse(const Slot& slot, TimePoint now) const;
+  void CloseDispensable(Pool* pool, TimePoint now);
   void LimitPause(Ticket* ticket, TimePoint now);
   void Forget(Slot* slot);
   void Settle(Slot* slot, TimePoint now);
@@ -286,7 +281,6 @@ class PoolBook {
                              TimePoint now);
   static Pool* VictimFor(const Pool& beneficiary);
   bool Evict(Pool* beneficiary, TimePoint now);
-  void BlockFill(Node* node, TimePoint now);
   void RejectHopeless(Pool* pool, TimePoint now);
   bool MustFill(const Pool& pool, TimePoint now) const;
 
@@ -298,7 +292,6 @@ class PoolBook {
   void RejectForRoom(Pool* pool, TimePoint now);
   void FillFromSessions(std::vector<Pool*>* filling, TimePoint now);
   bool Fill(Pool* pool, TimePoint now);
-  bool WarmsUp(const Pool& pool, TimePoint now) const;
   void WarmUp(Pool* pool, TimePoint now);
   Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
   void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
@@ -316,14 +309,15 @@ class PoolBook {
   std::map<std::pair<NodeId, Options>, Pool*> by_options_;  // pools that are not obsolete
   std::map<MappingKey, MappingEntry> mappings_;
   SlotTable slots_;
+  PoolSizer sizer_;
+  SlotUpkeep upkeep_;
   std::unordered_map<LeaseId, Slot*> leases_;
   std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
   std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
   std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
   TimerQueue<TicketId> deadlines_;
   TimerQueue<PoolId> sleepers_;  // pools to be looked at again
-  TimerQueue<SlotId> timers_;
-  std::set<NodeId> paused_;  // known or not
+  std::set<NodeId> paused_;      // known or not
   bool all_paused_ = false;
   std::map<NodeId, int> survivors_;
   std::span<NodeCell> cells_;

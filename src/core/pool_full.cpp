@@ -45,17 +45,8 @@ bool PoolBook::Evict(Pool* beneficiary, TimePoint now) {
     return false;
   }
   CloseSlot(&victim->list(SlotState::kIdle).back(), CloseReason::kIdle, now);
-  BlockFill(beneficiary->node, now);
+  sizer_.BlockRefill(beneficiary->node, now);
   return true;
-}
-
-// What was given up is not refilled while tickets have to wait for room, else the pools of a full
-// node would take slots from one another for ever.
-void PoolBook::BlockFill(Node* node, TimePoint now) {
-  constexpr std::chrono::seconds kWithoutKeepalive{60};
-  const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
-  node->fill_blocked_until =
-      now + (keepalive < std::chrono::seconds(0) ? kWithoutKeepalive : keepalive);
 }
 
 void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {

@@ -42,9 +42,13 @@ void PoolBook::DoomAll(Pool* pool, CloseReason reason, TimePoint now) {
 // It closes when it comes back; at once if it is parked.
 void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
   slot->doomed = reason;
-  if (slot->state != SlotState::kLeased) {
-    return;
+  if (slot->state == SlotState::kLeased) {
+    CallBack(slot, now);
   }
+}
+
+// The leased slot comes back as soon as its session can give it back.
+void PoolBook::CallBack(Slot* slot, TimePoint now) {
   if (TakeBack(slot, now)) {
     ComeBack(slot, protocol::ReleaseKind::kClean, now);
   } else if (!slot->lease.recalled) {

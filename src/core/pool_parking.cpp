@@ -219,7 +219,7 @@ bool PoolBook::EvictParked(Pool* beneficiary, TimePoint now) {
     }
     if (Slot* slot = TakeParked(pool, Which::kAny, now); slot != nullptr) {
       CloseSlot(slot, CloseReason::kIdle, now);
-      BlockFill(beneficiary->node, now);
+      sizer_.BlockRefill(beneficiary->node, now);
       return true;
     }
   }

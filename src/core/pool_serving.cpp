@@ -82,6 +82,11 @@ void PoolBook::EndTurn(TimePoint now) {
   // What came back in this very turn has been handed out first.
   ExpireTickets(now);
   ServeDirty(&filling, now);
+  for (std::size_t next = 0; next < filling.size(); ServeDirty(&filling, now)) {
+    for (; next < filling.size(); ++next) {
+      CloseDispensable(filling[next], now);
+    }
+  }
   FillFromSessions(&filling, now);
   // Round-robin: one slot a pool and round, so that no pool's minimum waits for another's.
   for (bool opened = true; opened;) {
@@ -132,7 +137,8 @@ void PoolBook::ServeSeveral(TimePoint now) {
 }
 
 TimePoint PoolBook::NextDeadline() const {
-  return std::min({deadlines_.Next(), sleepers_.Next(), timers_.Next(), recent_grants_.Next()});
+  return std::min(
+      {deadlines_.Next(), sleepers_.Next(), upkeep_.NextDeadline(), recent_grants_.Next()});
 }
 
 void PoolBook::ExpireTickets(TimePoint now) {
@@ -256,7 +262,7 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now
   slot->lease.warned = false;
   slot->lease.held_since = now;
   AllotCell(slot, ticket.cells, now);
-  Arm(slot);
+  upkeep_.Arm(*slot);
   ++slot->age.leases;
   leases_[slot->lease.id] = slot;
   pool->ever_acquired = true;
@@ -278,7 +284,7 @@ Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
   std::list<Slot>& idle = pool->list(SlotState::kIdle);
   while (!idle.empty()) {
     Slot* slot = &idle.front();
-    if (now >= EndOf(*slot)) {
+    if (now >= upkeep_.EndOf(*slot)) {
       CloseSlot(slot, CloseReason::kLifetime, now);
     } else if (!driver_->LooksAlive(*slot)) {
       CloseSlot(slot, CloseReason::kError, now);
@@ -371,8 +377,8 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
   if (missing <= 0 || HeldOff(*pool, now) || node->total() < node->limits.max_size) {
     return;
   }
-  if (node->fill_blocked_until > now) {
-    BlockFill(node, now);
+  if (PoolSizer::IsRefillBlocked(*node, now)) {
+    sizer_.BlockRefill(node, now);
   }
   for (missing -= node->count(SlotState::kClosing); missing > 0; --missing) {
     if (!Evict(pool, now) && !EvictParked(pool, now)) {

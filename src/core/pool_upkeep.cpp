@@ -14,17 +14,16 @@ Limits PoolBook::LimitsOf(const NodeDefinition& definition) const {
 }
 
 void PoolBook::Apply(const Settings& settings, TimePoint now) {
-  const bool lifetime_changed =
-      settings.pool_session_max_lifetime != settings_.pool_session_max_lifetime;
-  const bool gap_changed =
-      settings.pool_session_context_check_gap != settings_.pool_session_context_check_gap;
+  const bool times_changed = upkeep_.Apply(settings);
+  sizer_.Apply(settings);
   const bool warmup_changed = settings.warmup_query != settings_.warmup_query;
   settings_ = settings;
   for (auto& [id, slot] : slots_.all()) {
-    if ((lifetime_changed || gap_changed) && slot->state != SlotState::kConnecting) {
-      SetTimes(slot);
+    if (times_changed && slot->state != SlotState::kConnecting) {
+      slots_.SetExpiring(slot, false);
+      upkeep_.SetTimes(slot);
     }
-    Arm(slot);
+    upkeep_.Arm(*slot);
   }
   for (auto& [id, pool] : pools_) {
     if (warmup_changed) {
@@ -214,50 +213,6 @@ void PoolBook::DropEmpty() {
     }
     return gone;
   });
-}
-
-void PoolBook::Maintain(TimePoint now) {
-  const std::chrono::seconds keepalive = settings_.pool_conn_keepalive;
-  (void)CollectReturned(now);
-  for (auto& [id, pool] : pools_) {
-    const Limits limits = pool->node->limits;
-    MaintainParked(pool.get(), now);
-    std::list<Slot>& idle = pool->list(SlotState::kIdle);
-    int unused = 0;
-    for (auto slot = idle.begin(); slot != idle.end();) {
-      const Slot* next = &*slot++;
-      if (keepalive >= std::chrono::seconds(0) && now - next->idle_since >= keepalive) {
-        ++unused;
-      }
-    }
-    Sizes sizes = pool->lasting_sizes();
-    sizes.total -= pool->count(SlotState::kClosing);
-    int surplus = SlotsToClose(sizes, limits, unused, pool->InUse(now, keepalive));
-    for (; surplus > 0; --surplus) {
-      CloseSlot(&idle.back(), CloseReason::kIdle, now);  // the back is longest unused
-    }
-    MarkDirty(pool.get());
-  }
-  CloseAboveLimits(now);
-}
-
-// Above a lowered limit idle slots go, unused or not, without waiting for a round.
-void PoolBook::CloseAboveLimits(TimePoint now) {
-  for (auto& [id, pool] : pools_) {
-    const Node* node = pool->node;
-    std::list<Slot>& idle = pool->list(SlotState::kIdle);
-    int above = node->total() - node->count(SlotState::kClosing) - node->limits.max_size;
-    for (; above > 0 && !idle.empty(); --above) {
-      CloseSlot(&idle.back(), CloseReason::kIdle, now);
-    }
-    for (; above > 0; --above) {
-      Slot* slot = TakeParked(pool.get(), Which::kAny, now);
-      if (slot == nullptr) {
-        break;
-      }
-      CloseSlot(slot, CloseReason::kIdle, now);
-    }
-  }
 }
 
 }  // namespace polarx

@@ -75,11 +75,10 @@ struct Parking {
 // What has become of the connection with time and use, and when that is looked at.
 struct Age {
   TimePoint created_at{};
-  TimePoint expires_at = kNever;   // to be replaced from then on
-  TimePoint renew_at = kNever;     // while idle: when to look after its replacement
-  bool replaced = false;           // another was opened instead; SlotTable::SetReplaced
-  bool replacement_ready = false;  // and can stand in for it
-  std::uint64_t leases = 0;        // hand-outs so far
+  TimePoint expires_at = kNever;  // expiring from then on
+  bool expiring = false;          // it has no place in the minima; SlotTable alone changes it
+  bool is_new = true;             // neither warm nor back from a lease; SlotTable alone changes it
+  std::uint64_t leases = 0;       // hand-outs so far
 
   std::optional<std::int64_t> memory_bytes;  // of the datanode session; unset: not measured
   TimePoint checked_at{};                    // opened or measured

@@ -2,6 +2,7 @@
 #include "core/slot_table.h"
 
 #include <cassert>
+#include <utility>
 
 namespace polarx {
 
@@ -26,20 +27,36 @@ void SlotTable::Count(Slot* slot, SlotState state, int change) {
   Node* node = pool->node;
   node->counts_[static_cast<std::size_t>(state)] += change;
   assert(node->count(state) >= 0);
-  if (state != SlotState::kIdle) {
-    return;
-  }
-  if (node->cell != nullptr) {
+  if (state == SlotState::kIdle && node->cell != nullptr) {
     node->cell->idle.store(static_cast<std::uint32_t>(node->count(SlotState::kIdle)));
   }
-  if (slot->age.replaced) {
-    pool->replaced_idle_ += change;
+  if (slot->age.is_new) {
+    pool->new_[static_cast<std::size_t>(state)] += change;
+  }
+  if (slot->age.expiring) {
+    CountExpiring(slot, state, change);
+  }
+}
+
+void SlotTable::CountExpiring(Slot* slot, SlotState state, int change) {
+  Pool* pool = slot->pool;
+  pool->expiring_[static_cast<std::size_t>(state)] += change;
+  pool->node->expiring_ += change;
+  assert(pool->expiring_[static_cast<std::size_t>(state)] >= 0);
+  if (state == SlotState::kIdle && change > 0) {
+    pool->expiring_idle_.emplace(slot->id, slot);
+  } else if (state == SlotState::kIdle) {
+    pool->expiring_idle_.erase(slot->id);
   }
 }
 
 void SlotTable::Move(Slot* slot, SlotState to, TimePoint now) {
   assert(slot->state != to && slot->state != SlotState::kClosing);
   assert(to != SlotState::kConnecting);
+  if (to == SlotState::kClosing) {
+    SetExpiring(slot, false);
+    SetSettled(slot);
+  }
   Pool* pool = slot->pool;
   std::list<Slot>& target = pool->list(to);
   auto place = target.begin();
@@ -59,24 +76,26 @@ void SlotTable::MoveBehind(Slot* slot) {
   leased.splice(leased.begin(), leased, slot->self);
 }
 
-void SlotTable::SetReplaced(Slot* slot, bool replaced) {
-  if (slot->age.replaced == replaced) {
+void SlotTable::SetExpiring(Slot* slot, bool expiring) {
+  assert(!expiring || slot->state != SlotState::kClosing);
+  if (slot->age.expiring == expiring) {
     return;
   }
-  slot->age.replaced = replaced;
-  Pool* pool = slot->pool;
-  const int idle = slot->state == SlotState::kIdle ? 1 : 0;
-  if (replaced) {
-    pool->replaced_.push_back(slot);
-    pool->replaced_idle_ += idle;
-  } else {
-    std::erase(pool->replaced_, slot);
-    pool->replaced_idle_ -= idle;
+  if (expiring) {
+    SetSettled(slot);
+  }
+  slot->age.expiring = expiring;
+  CountExpiring(slot, slot->state, expiring ? 1 : -1);
+}
+
+void SlotTable::SetSettled(Slot* slot) {
+  if (std::exchange(slot->age.is_new, false)) {
+    --slot->pool->new_[static_cast<std::size_t>(slot->state)];
   }
 }
 
 void SlotTable::Remove(Slot* slot) {
-  assert(slot->state == SlotState::kClosing && !slot->age.replaced);
+  assert(slot->state == SlotState::kClosing && !slot->age.expiring && !slot->age.is_new);
   Pool* pool = slot->pool;
   --pool->total_;
   --pool->node->slots_;

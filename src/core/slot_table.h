@@ -23,8 +23,10 @@ class SlotTable {
   void Move(Slot* slot, SlotState to, TimePoint now);
   // Makes a leased slot the last to be looked at among the leased ones of its pool.
   void MoveBehind(Slot* slot);
-  // Notes that another slot was opened in place of this one, or not any more.
-  void SetReplaced(Slot* slot, bool replaced);
+  // Says whether the slot is near the end of its life. A closing one is not.
+  void SetExpiring(Slot* slot, bool expiring);
+  // The slot can stand in for one that expires.
+  void SetSettled(Slot* slot);
   // Forgets a closing slot, which is not valid any more then.
   void Remove(Slot* slot);
 
@@ -48,6 +50,7 @@ class SlotTable {
 
  private:
   static void Count(Slot* slot, SlotState state, int change);
+  static void CountExpiring(Slot* slot, SlotState state, int change);
 
   std::unordered_map<SlotId, Slot*> slots_;
   SlotId next_ = 1;

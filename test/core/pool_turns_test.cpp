@@ -1,4 +1,4 @@
-// Rare meetings of requests with checks, probes, resets and replacements: nobody waits for what
+// Rare meetings of requests with checks, probes, resets and ends of life: nobody waits for what
 // does not come.
 #include "pool_book_fixture.h"
 
@@ -92,13 +92,13 @@ TEST_F(PoolTurnsTest, AResetIsWaitedForFromItsOwnBeginningOn) {
   EXPECT_EQ(connects_, 2) << "no longer than a connect takes";
 }
 
-TEST_F(PoolTurnsTest, ALongerLifetimeEndsReplacements) {
+TEST_F(PoolTurnsTest, ALongerLifetimeEndsExpiry) {
   settings_.min_pool_size = 1;
   settings_.max_pool_size = 8;
   Open();
   ConnectAll();
   Pool* pool = PoolOf(kNode, kRole);
-  while (pool->replaced().empty()) {
+  while (pool->expiring() == 0) {
     ASSERT_NO_FATAL_FAILURE(PassUntilDue());
   }
   FailConnects(Status("08001", "refused"));

@@ -66,12 +66,13 @@ class SimulationChecks {
     for (const auto& [id, pool] : book_.pools()) {
       const Limits limits = pool->node->limits;
       const Sizes sizes = pool->sizes();
-      const bool in_use = pool->InUse(world_->now_, book_.settings().pool_conn_keepalive);
+      const bool in_use = PoolSizer(book_.settings()).IsInUse(*pool, world_->now_);
       Require(!pool->obsolete, "a retired pool is still there");
       Require(sizes.total == sizes.idle + sizes.resetting, "a pool at rest is not idle");
       Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0 || !world_->HasRoom(),
               "a pool at rest is below its minima", [&pool = *pool] { return Text(pool); });
-      Require(pool->replaced().empty(), "a replacement is awaited for ever");
+      Require(pool->expiring() == 0 || !world_->HasRoom(), "a slot expires for ever",
+              [&pool = *pool] { return Text(pool); });
     }
     for (const auto& [id, node] : book_.nodes()) {
       Require(!node->obsolete, "a dropped node is still there");
@@ -132,24 +133,25 @@ class SimulationChecks {
     std::array<int, kSlotStates> counts{};
     for (const Pool* pool : node.pools) {
       int total = 0;
-      int replaced = 0;
+      int expiring = 0;
       int idle_lasting = 0;
       for (int index = 0; index < kSlotStates; ++index) {
         const auto state = static_cast<SlotState>(index);
         for (const Slot& slot : pool->list(state)) {
           Require(slot.state == state && slot.pool == pool, "a slot is in a wrong list");
           Require(world_->book_->FindSlot(slot.id) == &slot, "a slot cannot be found");
-          replaced += slot.age.replaced ? 1 : 0;
-          idle_lasting += state == SlotState::kIdle && !slot.age.replaced ? 1 : 0;
+          expiring += slot.age.expiring ? 1 : 0;
+          idle_lasting += state == SlotState::kIdle && !slot.age.expiring ? 1 : 0;
           ++counts[static_cast<std::size_t>(index)];
           ++total;
         }
       }
       Require(total == pool->total(), "sizes do not add up");
-      Require(replaced == static_cast<int>(pool->replaced().size()) &&
-                  pool->lasting_sizes().total == total - replaced &&
-                  pool->lasting_sizes().idle == idle_lasting,
-              "replaced slots do not add up");
+      Require(expiring == pool->expiring() && pool->lasting_sizes().total == total - expiring &&
+                  pool->lasting_sizes().idle == idle_lasting &&
+                  static_cast<int>(pool->expiring_idle().size()) ==
+                      pool->count(SlotState::kIdle) - idle_lasting,
+              "expiring slots do not add up");
       Require(!pool->dirty, "a pool was not looked at");
       int impatient = 0;
       TicketId last = 0;

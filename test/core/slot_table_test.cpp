@@ -117,15 +117,38 @@ TEST_F(SlotTableTest, TheLargestPoolWithAnIdleSlotGivesUp) {
             pools_[0].get());
 }
 
-TEST_F(SlotTableTest, ReplacedOnesAreNotLasting) {
+TEST_F(SlotTableTest, ExpiringOnesAreNotLasting) {
   Slot* slot = Idle(pools_[0].get(), now_);
   Idle(pools_[0].get(), now_);
-  table_.SetReplaced(slot, true);
+  table_.SetExpiring(slot, true);
+  EXPECT_EQ(node_.lasting_total(), 1);
+  EXPECT_EQ(pools_[0]->expiring_idle().count(slot->id), 1u);
   EXPECT_EQ(pools_[0]->lasting_sizes().idle, 1);
   EXPECT_EQ(pools_[0]->lasting_sizes().total, 1);
   table_.Move(slot, SlotState::kLeased, now_);
   EXPECT_EQ(pools_[0]->lasting_sizes().idle, 1);
-  table_.SetReplaced(slot, false);
+  EXPECT_TRUE(pools_[0]->expiring_idle().empty()) << "it is lent";
+  EXPECT_EQ(pools_[0]->expiring(), 1);
+  table_.SetExpiring(slot, false);
+  EXPECT_EQ(pools_[0]->lasting_sizes().total, 2);
+  EXPECT_EQ(node_.lasting_total(), 2);
+}
+
+TEST_F(SlotTableTest, NewAndClosingOnesStandInForNobody) {
+  Slot* slot = Idle(pools_[0].get(), now_);
+  table_.Add(pools_[0].get(), now_);
+  EXPECT_EQ(pools_[0]->settled_sizes().total, 0);
+  table_.SetSettled(slot);
+  EXPECT_EQ(pools_[0]->settled_sizes().idle, 1);
+  EXPECT_EQ(pools_[0]->settled_sizes().connecting, 0);
+  table_.Move(slot, SlotState::kLeased, now_);
+  EXPECT_EQ(pools_[0]->settled_sizes().total, 1);
+  EXPECT_EQ(pools_[0]->settled_sizes().idle, 0);
+  table_.SetExpiring(slot, true);
+  EXPECT_EQ(pools_[0]->settled_sizes().total, 0);
+  table_.Move(slot, SlotState::kClosing, now_);
+  EXPECT_EQ(pools_[0]->expiring(), 0);
+  EXPECT_EQ(pools_[0]->settled_sizes().total, 0);
   EXPECT_EQ(pools_[0]->lasting_sizes().total, 2);
 }
 
