@@ -29,16 +29,17 @@ namespace polarx {
 struct LeaseCell {
   std::atomic<std::uint64_t> word{0};     // 0: free
   std::atomic<std::uint32_t> retakes{0};  // by the session, since the lease was granted
-  std::atomic<std::uint32_t> held_us{0};  // how long it was, when it was parked or given back last
+  // How long the lease was in use, told when it is parked or given back; 0 once it is taken again.
+  std::atomic<std::uint32_t> held_us{0};
   std::atomic<std::uint32_t> sent_ms{0};  // when the last reset was sent: ClockMs
 };
 
-// Written by the pooler alone.
-struct NodeCell {
+// Written by the pooler alone. Each has a cache line of its own: sessions read theirs all the time.
+struct alignas(64) NodeCell {
   // Not 0 while the node is paused, or a ticket waits for any pool of it and for more than what is
   // being opened or reset: that one gets what comes back next.
   std::atomic<std::uint32_t> waiting{0};
-  std::atomic<std::uint32_t> idle{0};  // connections to the node
+  std::atomic<std::uint32_t> idle{0};  // not 0 while a connection to the node is idle
 };
 
 inline constexpr std::uint32_t kCellsOfASession = 16;
@@ -152,9 +153,9 @@ enum class Parked : std::uint8_t {
   kTaken,  // the pooler has it already
 };
 
-// The lease is where the pooler may take it. Unless others wait for it.
+// The session has put its lease where the pooler may take it, and undoes that if others wait.
 template <typename Cell, typename Node>
-Parked Settled(Cell* cell, const Node& node, std::uint64_t lease, State state) {
+Parked UndoIfWaiting(Cell* cell, const Node& node, std::uint64_t lease, State state) {
   if (node.waiting.load() == 0) {
     return Parked::kYes;
   }
@@ -169,7 +170,7 @@ Parked Park(Cell* cell, const Node& node, std::uint64_t lease, State as) {
       (!Change(cell, lease, State::kFresh, as) && !Change(cell, lease, State::kLeased, as))) {
     return Parked::kNo;
   }
-  return Settled(cell, node, lease, as);
+  return UndoIfWaiting(cell, node, lease, as);
 }
 
 // Gives a fresh lease back, for good.
@@ -178,7 +179,7 @@ Parked GiveBack(Cell* cell, const Node& node, std::uint64_t lease) {
   if (node.waiting.load() != 0 || !Change(cell, lease, State::kFresh, State::kReturned)) {
     return Parked::kNo;
   }
-  return Settled(cell, node, lease, State::kReturned);
+  return UndoIfWaiting(cell, node, lease, State::kReturned);
 }
 
 // Takes it back, in order to release it if others wait. False: the pooler has it.
@@ -202,6 +203,7 @@ Retaken Retake(Cell* cell, const Node& node, std::uint64_t lease) {
   if (!Unpark(cell, lease)) {
     return Retaken::kTaken;
   }
+  cell->held_us.store(0);
   cell->retakes.fetch_add(1);
   return Retaken::kYes;
 }

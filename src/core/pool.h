@@ -143,6 +143,8 @@ struct Node {
   int leased() const { return count(SlotState::kLeased) + survivors; }
   int total() const { return slots_ + survivors; }
   int lasting_total() const { return total() - expiring_; }
+  // The slot whose lease is the oldest of the node's; null: none is leased.
+  const Slot* oldest_lease() const { return leases_.empty() ? nullptr : leases_.front(); }
 
  private:
   friend class SlotTable;  // it alone changes these
@@ -150,6 +152,10 @@ struct Node {
   std::array<int, kSlotStates> counts_{};
   int slots_ = 0;
   int expiring_ = 0;
+
+  friend class LeaseTable;  // it alone changes this
+
+  std::list<Slot*> leases_;  // oldest first
 };
 
 }  // namespace polarx

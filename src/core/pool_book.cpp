@@ -16,8 +16,7 @@ PoolBook::PoolBook(SlotDriver* driver, LeaseEvents* events, Surroundings* surrou
       random_(static_cast<std::minstd_rand::result_type>(seed)),
       sizer_(settings),
       upkeep_(settings, seed + 1),
-      cells_(cells),
-      cells_used_(cells.size()) {}
+      leases_(cells) {}
 
 PoolBook::~PoolBook() = default;
 
@@ -52,10 +51,7 @@ void PoolBook::MarkWaiting(Node* node) {
   }
 }
 
-Slot* PoolBook::FindLease(LeaseId lease) {
-  const auto found = leases_.find(lease);
-  return found == leases_.end() ? nullptr : found->second;
-}
+Slot* PoolBook::FindLease(LeaseId lease) { return leases_.Find(lease); }
 
 const Ticket* PoolBook::TicketOf(SessionId session) const {
   const auto found = waiting_sessions_.find(session);
@@ -166,9 +162,8 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
 
 void PoolBook::Abandon(SessionId session, LeaseId lease, TimePoint now) {
   Slot* slot = FindLease(lease);
-  const parking::State state = slot == nullptr || slot->parking.cell == nullptr
-                                   ? parking::State::kGone
-                                   : parking::Take(slot->parking.cell, lease);
+  const parking::State state =
+      slot == nullptr ? parking::State::kGone : LeaseTable::TakeParked(slot);
   if (state == parking::State::kGone) {
     (void)Release(session, lease, protocol::ReleaseKind::kClose, now);
   } else {
@@ -209,7 +204,7 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
   if (slot == nullptr || slot->lease.session != session) {
     return false;
   }
-  EndLease(slot, now);
+  (void)EndLease(slot, now);
   Settle(slot, now);
   return true;
 }
@@ -315,7 +310,7 @@ void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
   switch (slot->state) {
     case SlotState::kLeased:
       slot->doomed = CloseReason::kError;
-      if (TakeBack(slot, now)) {
+      if (TakeOrBar(slot, now)) {
         CloseSlot(slot, CloseReason::kError, now);
       }
       break;

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/lease_table.h"
 #include "core/pool.h"
 #include "core/pool_sizer.h"
 #include "core/settings.h"
@@ -139,8 +140,6 @@ class PoolBook {
   int CollectReturned(TimePoint now);
   // The session is gone; in which state it left what it had not parked, nobody knows.
   void Abandon(SessionId session, LeaseId lease, TimePoint now);
-  // True: the lease is in use and stays so, but will not be parked any more.
-  static bool KeepsLease(const Slot& slot);
 
   // --- slots ----------------------------------------------------------------------------------
   Slot* FindSlot(SlotId slot) { return slots_.Find(slot); }  // null: gone
@@ -213,26 +212,15 @@ class PoolBook {
 
   void SetLacking(Pool* pool, int lacking);
   void Publish(Node* node);
-  void AllotNodeCell(Node* node);
-  void AllotCell(Slot* slot, LeaseCell* cells, TimePoint now);
   void OnReturned(Slot* slot, TimePoint now);
-  void LookAgain(TimePoint now);
-  static void CountRetakes(Slot* slot);
+  void LookAtRecentGrants(TimePoint now);
   void EndUse(Slot* slot, TimePoint now);
-  void EndLease(Slot* slot, TimePoint now);
-  // Which of the parked leases may be taken.
-  enum class Which : std::uint8_t {
-    kRested,  // those as good as idle: reset, and not wanted again by their sessions
-    kUnused,  // and those that were not used since the last round of maintenance
-    kAny,
-  };
-  bool OnTaken(Slot* slot, parking::State state, TimePoint now);
-  bool TakeParked(Slot* slot, TimePoint now);
-  bool TakeBack(Slot* slot, TimePoint now);
-  static Duration Patience(const Node& node);
-  static bool Rested(const Slot& slot, TimePoint now);
-  static bool MayTake(const Slot& slot, Which which, TimePoint now);
-  Slot* TakeParked(Pool* pool, Which which, TimePoint now);
+  Duration EndLease(Slot* slot, TimePoint now);
+  bool EndTaken(Slot* slot, parking::State state, TimePoint now);
+  bool TakeIfParked(Slot* slot, TimePoint now);
+  bool TakeOrBar(Slot* slot, TimePoint now);
+  static Duration UsualConnectTime(const Node& node);
+  Slot* TakeParked(Pool* pool, TakeScope scope, TimePoint now);
   bool EvictParked(Pool* beneficiary, TimePoint now);
   void TakeAllParked(Pool* pool, TimePoint now);
   void MaintainParked(Pool* pool, TimePoint now);
@@ -271,11 +259,11 @@ class PoolBook {
   void Open(Pool* pool, TimePoint now);
   void OpenForTickets(Pool* pool, TimePoint now);
   // What should be idle before another connection would be open.
-  struct Coming {
-    int back = 0;  // being warmed up, reset or checked
-    int open = 0;  // being opened
+  struct SoonIdle {
+    int from_reset = 0;  // or from a warm-up or check
+    int from_connect = 0;
   };
-  Coming ComingSoon(Pool* pool, TimePoint now);
+  SoonIdle CountSoonIdle(Pool* pool, TimePoint now);
   static bool IsClaimed(const Pool& pool, const Pool& beneficiary);
   static bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket,
                              TimePoint now);
@@ -311,7 +299,7 @@ class PoolBook {
   SlotTable slots_;
   PoolSizer sizer_;
   SlotUpkeep upkeep_;
-  std::unordered_map<LeaseId, Slot*> leases_;
+  LeaseTable leases_;
   std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
   std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
   std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
@@ -320,9 +308,6 @@ class PoolBook {
   std::set<NodeId> paused_;      // known or not
   bool all_paused_ = false;
   std::map<NodeId, int> survivors_;
-  std::span<NodeCell> cells_;
-  std::vector<bool> cells_used_;
-  TimerQueue<LeaseId> recent_grants_;  // whose cells are to be looked at
   std::vector<Pool*> dirty_;
   bool hurries_resets_ = false;
   bool starved_ = false;        // tickets lack nothing but a descriptor
@@ -330,7 +315,6 @@ class PoolBook {
   bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
   RequestCounters counters_;
   PoolId next_pool_ = 1;
-  LeaseId next_lease_ = 1;
   TicketId next_ticket_ = 1;
 };
 

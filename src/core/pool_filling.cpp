@@ -24,7 +24,7 @@ void PoolBook::FillFromSessions(std::vector<Pool*>* filling, TimePoint now) {
   for (Pool* pool : *filling) {
     const int reserve = sizer_.ReserveOf(*pool, now);
     while (Reserve(pool->lasting_sizes()) < reserve && MustFill(*pool, now)) {
-      Slot* slot = TakeParked(pool, Which::kRested, now);
+      Slot* slot = TakeParked(pool, TakeScope::kRested, now);
       if (slot == nullptr) {
         break;
       }
@@ -120,7 +120,7 @@ void PoolBook::CloseAboveLimits(TimePoint now) {
       CloseSlot(&idle.back(), CloseReason::kIdle, now);
     }
     for (; above > 0; --above) {
-      Slot* slot = TakeParked(pool.get(), Which::kAny, now);
+      Slot* slot = TakeParked(pool.get(), TakeScope::kAllParked, now);
       if (slot == nullptr) {
         break;
       }

@@ -101,14 +101,7 @@ std::string PoolBook::WaitedText(const Ticket& ticket, TimePoint now) {
 Status PoolBook::FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now) {
   const Node& node = *pool.node;
   const Limits limits = node.limits;
-  const Slot* oldest = nullptr;
-  for (const Pool* other : node.pools) {
-    for (const Slot& slot : other->list(SlotState::kLeased)) {
-      if (oldest == nullptr || slot.state_since < oldest->state_since) {
-        oldest = &slot;
-      }
-    }
-  }
+  const Slot* oldest = node.oldest_lease();
   const int leased = node.leased();
   const int others = node.waiting - 1;
   char text[256];

@@ -49,7 +49,7 @@ void PoolBook::Doom(Slot* slot, CloseReason reason, TimePoint now) {
 
 // The leased slot comes back as soon as its session can give it back.
 void PoolBook::CallBack(Slot* slot, TimePoint now) {
-  if (TakeBack(slot, now)) {
+  if (TakeOrBar(slot, now)) {
     ComeBack(slot, protocol::ReleaseKind::kClean, now);
   } else if (!slot->lease.recalled) {
     slot->lease.recalled = true;

@@ -18,95 +18,31 @@ void PoolBook::SetLacking(Pool* pool, int lacking) {
 
 void PoolBook::Publish(Node* node) {
   const auto waiting = static_cast<std::uint32_t>(node->lacking + (node->paused ? 1 : 0));
-  if (node->cell == nullptr || node->published == waiting) {
-    return;
-  }
-  node->published = waiting;
-  node->cell->waiting.store(waiting);
-  if (waiting == 0) {
+  if (LeaseTable::Publish(node, waiting) && waiting == 0) {
     for (Pool* pool : node->pools) {
       pool->none_parked = false;
     }
   }
 }
 
-void PoolBook::AllotNodeCell(Node* node) {
-  for (std::size_t index = 0; index < cells_.size(); ++index) {
-    if (!cells_used_[index]) {
-      cells_used_[index] = true;
-      node->cell = &cells_[index];
-      node->cell_index = static_cast<std::uint32_t>(index);
-      node->cell->waiting.store(0);
-      node->cell->idle.store(static_cast<std::uint32_t>(node->count(SlotState::kIdle)));
-      Publish(node);
-      return;
-    }
-  }
-}
-
-// Where nobody waits the lease may come back through its cell, which is looked at soon.
-void PoolBook::AllotCell(Slot* slot, LeaseCell* cells, TimePoint now) {
-  slot->parking.cell = nullptr;
-  slot->parking.cell_index = protocol::kNoCell;
-  slot->parking.retakes = slot->parking.retakes_maintained = 0;
-  slot->parking.barred = false;
-  slot->parking.parked_since = TimePoint{};
-  if (cells == nullptr || slot->pool->node->cell == nullptr) {
-    return;
-  }
-  const bool fresh = slot->pool->node->published == 0;
-  for (std::uint32_t index = 0; index < kCellsOfASession; ++index) {
-    if (parking::Allot(&cells[index], slot->lease.id, fresh)) {
-      cells[index].held_us.store(0);
-      slot->parking.cell = &cells[index];
-      slot->parking.cell_index = index;
-      if (fresh) {
-        recent_grants_.Set(slot->lease.id, now + parking::kFreshTime);
-      }
-      return;
-    }
-  }
-}
-
-// How often it was taken again.
-void PoolBook::CountRetakes(Slot* slot) {
-  if (slot->parking.cell == nullptr) {
-    return;
-  }
-  const std::uint32_t retakes = slot->parking.cell->retakes.load();
-  const std::uint32_t more = retakes - slot->parking.retakes;
-  slot->parking.retakes = retakes;
-  slot->age.leases += more;
-  slot->pool->counters.acquired += more;
-  slot->pool->counters.hits += more;
-}
-
-// The slot is nobody's lease any more; it still stands among the leased.
-void PoolBook::EndLease(Slot* slot, TimePoint now) {
-  CountRetakes(slot);
-  if (slot->parking.cell != nullptr) {
-    parking::Free(slot->parking.cell, slot->lease.id);
-    slot->parking.cell = nullptr;
-  }
-  recent_grants_.Remove(slot->lease.id);
-  leases_.erase(slot->lease.id);
-  slot->lease.id = 0;
-  slot->lease.session = 0;
+// The slot is nobody's lease any more; it still stands among the leased. Returns how long it was in
+// use.
+Duration PoolBook::EndLease(Slot* slot, TimePoint now) {
+  const Duration held = leases_.End(slot, now);
   slot->idle_since = now;
-  slot->parking.parked_since = TimePoint{};
   MarkDirty(slot->pool);
+  return held;
 }
 
-// A lease ends that was in use: of one that was parked, the last time of that counts.
+// A lease ends that was in use, or was parked after such use.
 void PoolBook::EndUse(Slot* slot, TimePoint now) {
-  const std::uint32_t held_us =
-      slot->parking.cell != nullptr ? slot->parking.cell->held_us.load() : 0;
-  slot->pool->hold_time.Add(held_us != 0 ? Duration(held_us) : now - slot->state_since);
-  EndLease(slot, now);
+  Histogram& hold_time = slot->pool->hold_time;
+  hold_time.Add(EndLease(slot, now));
 }
 
-// The cell's state at that: a lease that was taken waits among the leased for what becomes of it.
-bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
+// `state`: of the cell when the lease was taken. That one waits among the leased for what becomes
+// of it. False: nothing was taken.
+bool PoolBook::EndTaken(Slot* slot, parking::State state, TimePoint now) {
   if (state == parking::State::kGone) {
     return false;
   }
@@ -116,10 +52,14 @@ bool PoolBook::OnTaken(Slot* slot, parking::State state, TimePoint now) {
   return true;
 }
 
-// Takes the slot back if it is parked.
-bool PoolBook::TakeParked(Slot* slot, TimePoint now) {
-  return slot->parking.cell != nullptr &&
-         OnTaken(slot, parking::Take(slot->parking.cell, slot->lease.id), now);
+// False: the slot is not parked.
+bool PoolBook::TakeIfParked(Slot* slot, TimePoint now) {
+  return EndTaken(slot, LeaseTable::TakeParked(slot), now);
+}
+
+// Takes the slot if it is parked; if it is in use, it will not be parked any more.
+bool PoolBook::TakeOrBar(Slot* slot, TimePoint now) {
+  return EndTaken(slot, LeaseTable::TakeOrBar(slot), now);
 }
 
 // --- given back through the cell ----------------------------------------------------------------
@@ -132,8 +72,7 @@ void PoolBook::OnReturned(Slot* slot, TimePoint now) {
 
 bool PoolBook::CollectReturned(LeaseId lease, TimePoint now) {
   Slot* slot = FindLease(lease);
-  const bool returned = slot != nullptr && slot->parking.cell != nullptr &&
-                        parking::TakeReturned(slot->parking.cell, lease);
+  const bool returned = slot != nullptr && LeaseTable::TakeReturned(slot);
   if (returned) {
     OnReturned(slot, now);
   }
@@ -142,71 +81,44 @@ bool PoolBook::CollectReturned(LeaseId lease, TimePoint now) {
 
 int PoolBook::CollectReturned(TimePoint now) {
   int count = 0;
-  const auto& grants = recent_grants_.entries();
-  for (auto grant = grants.begin(); grant != grants.end();) {
-    const LeaseId lease = (grant++)->second;
+  for (auto grant = leases_.recent_grants().begin(); grant != leases_.recent_grants().end();) {
+    const LeaseId lease = (grant++)->second;  // its entry may go
     count += CollectReturned(lease, now) ? 1 : 0;
   }
   return count;
 }
 
-void PoolBook::LookAgain(TimePoint now) {
-  while (const auto lease = recent_grants_.TakeDue(now)) {
-    Slot* slot = leases_.at(*lease);
-    if (parking::LookAgain(slot->parking.cell, *lease)) {
-      OnReturned(slot, now);
-    }
+void PoolBook::LookAtRecentGrants(TimePoint now) {
+  while (Slot* slot = leases_.TakeRecentGrant(now)) {
+    OnReturned(slot, now);
   }
 }
 
 // --- parked -------------------------------------------------------------------------------------
 
 // How long a slot is waited for that is about to be idle: as long as another one takes to open.
-Duration PoolBook::Patience(const Node& node) {
+Duration PoolBook::UsualConnectTime(const Node& node) {
   constexpr Duration kShortest = std::chrono::milliseconds(5);
   constexpr Duration kLongest = std::chrono::seconds(1);
   return std::clamp(node.connect_time, kShortest, kLongest);
 }
 
-// Its session has sent the reset, and has not come back for it within that time.
-bool PoolBook::Rested(const Slot& slot, TimePoint now) {
-  if (slot.parking.cell == nullptr ||
-      parking::StateOf(*slot.parking.cell, slot.lease.id) != parking::State::kResetSent) {
-    return false;
-  }
-  const std::uint32_t rest = parking::ClockMs(now) - slot.parking.cell->sent_ms.load();
-  return std::chrono::milliseconds(static_cast<std::int32_t>(rest)) >= Patience(*slot.pool->node);
-}
-
-bool PoolBook::MayTake(const Slot& slot, Which which, TimePoint now) {
-  switch (which) {
-    case Which::kRested:
-      return Rested(slot, now);
-    case Which::kUnused:
-      return (slot.parking.parked_since != TimePoint{} &&
-              slot.parking.cell->retakes.load() == slot.parking.retakes_maintained) ||
-             Rested(slot, now);
-    case Which::kAny:
-      return true;
-  }
-  return false;
-}
-
 // The one longest leased of those that are parked and may be taken. Null: none. While tickets wait
 // none is parked anew.
-Slot* PoolBook::TakeParked(Pool* pool, Which which, TimePoint now) {
+Slot* PoolBook::TakeParked(Pool* pool, TakeScope scope, TimePoint now) {
   if (pool->none_parked) {
     return nullptr;
   }
+  const Duration rest = UsualConnectTime(*pool->node);
   std::list<Slot>& leased = pool->list(SlotState::kLeased);
   for (std::size_t left = leased.size(); left > 0; --left) {
     Slot* slot = &leased.back();
-    if (MayTake(*slot, which, now) && TakeParked(slot, now)) {
+    if (LeaseTable::IsInScope(*slot, scope, rest, now) && TakeIfParked(slot, now)) {
       return slot;
     }
     slots_.MoveBehind(slot);  // looked at last the next time
   }
-  pool->none_parked = which == Which::kAny && pool->node->published > 0;
+  pool->none_parked = scope == TakeScope::kAllParked && pool->node->published > 0;
   return nullptr;
 }
 
@@ -217,7 +129,7 @@ bool PoolBook::EvictParked(Pool* beneficiary, TimePoint now) {
         (!pool->queue.empty() && pool->queue.front()->id < beneficiary->queue.front()->id)) {
       continue;
     }
-    if (Slot* slot = TakeParked(pool, Which::kAny, now); slot != nullptr) {
+    if (Slot* slot = TakeParked(pool, TakeScope::kAllParked, now); slot != nullptr) {
       CloseSlot(slot, CloseReason::kIdle, now);
       sizer_.BlockRefill(beneficiary->node, now);
       return true;
@@ -227,27 +139,16 @@ bool PoolBook::EvictParked(Pool* beneficiary, TimePoint now) {
 }
 
 void PoolBook::TakeAllParked(Pool* pool, TimePoint now) {
-  while (Slot* slot = TakeParked(pool, Which::kAny, now)) {
+  while (Slot* slot = TakeParked(pool, TakeScope::kAllParked, now)) {
     ComeBack(slot, protocol::ReleaseKind::kClean, now);
   }
-}
-
-bool PoolBook::KeepsLease(const Slot& slot) {
-  return slot.parking.cell == nullptr ||
-         parking::TakeOrRecall(slot.parking.cell, slot.lease.id) == parking::State::kGone;
-}
-
-// Takes the slot back if it is parked; if it is in use, it will not be parked any more.
-bool PoolBook::TakeBack(Slot* slot, TimePoint now) {
-  return slot->parking.cell != nullptr &&
-         OnTaken(slot, parking::TakeOrRecall(slot->parking.cell, slot->lease.id), now);
 }
 
 void PoolBook::CountParked() {
   for (auto& [id, pool] : pools_) {
     pool->parked = 0;
     for (Slot& slot : pool->list(SlotState::kLeased)) {
-      CountRetakes(&slot);
+      LeaseTable::CountRetakes(&slot);
       pool->parked += slot.parked() ? 1 : 0;
     }
   }
@@ -261,13 +162,14 @@ void PoolBook::MaintainParked(Pool* pool, TimePoint now) {
   int wanted = pool->node->total() >= limits.max_size
                    ? limits.min_free - pool->sizes().idle - pool->sizes().resetting
                    : 0;
+  const Duration rest = UsualConnectTime(*pool->node);
   std::list<Slot>& leased = pool->list(SlotState::kLeased);
   for (auto place = leased.end(); place != leased.begin();) {
     Slot* slot = &*--place;
     if (slot->parking.cell == nullptr) {
       continue;
     }
-    CountRetakes(slot);
+    LeaseTable::CountRetakes(slot);
     const bool used = std::exchange(slot->parking.retakes_maintained, slot->parking.retakes) !=
                       slot->parking.retakes;
     pool->last_acquired = used ? now : pool->last_acquired;
@@ -281,8 +183,8 @@ void PoolBook::MaintainParked(Pool* pool, TimePoint now) {
     }
     const bool expired =
         keepalive >= std::chrono::seconds(0) && now - slot->parking.parked_since >= keepalive;
-    const bool spare = unused && (wanted > 0 || Rested(*slot, now));
-    if ((expired || spare) && TakeParked(slot, now)) {
+    const bool spare = unused && (wanted > 0 || LeaseTable::HasRested(*slot, rest, now));
+    if ((expired || spare) && TakeIfParked(slot, now)) {
       --wanted;
       ++place;  // the slot leaves the list
       ComeBack(slot, protocol::ReleaseKind::kClean, now);

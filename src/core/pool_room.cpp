@@ -45,10 +45,10 @@ Slot* PoolBook::LongestIdle(const Pool& beneficiary, bool spare) {
 bool PoolBook::GiveUpForRoom(const Pool& beneficiary, TimePoint now) {
   Slot* slot = LongestIdle(beneficiary, true);
   slot = slot != nullptr ? slot : LongestIdle(beneficiary, false);
-  for (const Which which : {Which::kUnused, Which::kAny}) {
+  for (const TakeScope scope : {TakeScope::kRestedOrUnused, TakeScope::kAllParked}) {
     for (auto pool = pools_.begin(); slot == nullptr && pool != pools_.end(); ++pool) {
       if (!IsClaimed(*pool->second, beneficiary)) {
-        slot = TakeParked(pool->second.get(), which, now);
+        slot = TakeParked(pool->second.get(), scope, now);
       }
     }
   }

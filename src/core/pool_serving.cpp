@@ -73,7 +73,7 @@ bool Ticket::LacksElsewhere(const Pool& pool) const {
 }
 
 void PoolBook::EndTurn(TimePoint now) {
-  LookAgain(now);
+  LookAtRecentGrants(now);
   WakeSleepers(now);
   WakeStarved();
   FireTimers(now);
@@ -138,7 +138,7 @@ void PoolBook::ServeSeveral(TimePoint now) {
 
 TimePoint PoolBook::NextDeadline() const {
   return std::min(
-      {deadlines_.Next(), sleepers_.Next(), upkeep_.NextDeadline(), recent_grants_.Next()});
+      {deadlines_.Next(), sleepers_.Next(), upkeep_.NextDeadline(), leases_.NextDeadline()});
 }
 
 void PoolBook::ExpireTickets(TimePoint now) {
@@ -255,16 +255,8 @@ bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
 void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now) {
   Pool* pool = slot->pool;
   slots_.Move(slot, SlotState::kLeased, now);
-  slot->lease.id = next_lease_++;
-  slot->lease.session = ticket.session;
-  slot->lease.role = role;
-  slot->lease.recalled = false;
-  slot->lease.warned = false;
-  slot->lease.held_since = now;
-  AllotCell(slot, ticket.cells, now);
+  leases_.Begin(slot, {.session = ticket.session, .role = role, .cells = ticket.cells}, now);
   upkeep_.Arm(*slot);
-  ++slot->age.leases;
-  leases_[slot->lease.id] = slot;
   pool->ever_acquired = true;
   pool->last_acquired = now;
   NoteHurry(*pool);
@@ -342,16 +334,16 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
     return;
   }
   (void)CollectReturned(now);
-  const Coming coming = ComingSoon(pool, now);
+  const SoonIdle coming = CountSoonIdle(pool, now);
   // Connects that take longer will come, too, but nobody waits for them alone.
-  int lacking = static_cast<int>(pool->queue.size()) - pool->count(SlotState::kIdle) - coming.back -
-                coming.open;
-  int missing = lacking - (pool->count(SlotState::kConnecting) - coming.open);
+  int lacking = static_cast<int>(pool->queue.size()) - pool->count(SlotState::kIdle) -
+                coming.from_reset - coming.from_connect;
+  int missing = lacking - (pool->count(SlotState::kConnecting) - coming.from_connect);
   SetLacking(pool, std::max(lacking, 0));
   // Other sessions' parked leases: those that they still use only where no other way is left.
-  for (const Which which : {Which::kUnused, Which::kAny}) {
+  for (const TakeScope scope : {TakeScope::kRestedOrUnused, TakeScope::kAllParked}) {
     while (lacking > 0) {
-      Slot* slot = TakeParked(pool, which, now);
+      Slot* slot = TakeParked(pool, scope, now);
       if (slot == nullptr) {
         break;
       }
@@ -359,10 +351,11 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
       --lacking;
       --missing;
     }
-    while (which == Which::kUnused && missing > 0 && CanOpen(*pool, true, now) && HasRoom(*pool)) {
+    while (scope == TakeScope::kRestedOrUnused && missing > 0 && CanOpen(*pool, true, now) &&
+           HasRoom(*pool)) {
       Open(pool, now);
       if (pool->node->cell != nullptr) {  // if it takes longer, sessions can help
-        sleepers_.SetEarlier(pool->id, now + kSlowConnect * Patience(*pool->node));
+        sleepers_.SetEarlier(pool->id, now + kSlowConnect * UsualConnectTime(*pool->node));
       }
       --lacking;
       --missing;
@@ -388,22 +381,22 @@ void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
 }
 
 // Once it takes longer, a ticket gets a connection of its own, or what sessions give back.
-PoolBook::Coming PoolBook::ComingSoon(Pool* pool, TimePoint now) {
-  Coming coming;
+PoolBook::SoonIdle PoolBook::CountSoonIdle(Pool* pool, TimePoint now) {
+  SoonIdle coming;
   TimePoint until = kNever;
   for (const SlotState state :
        {SlotState::kConnecting, SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
     const bool opening = state == SlotState::kConnecting;
-    const Duration patience = Patience(*pool->node) * (opening ? kSlowConnect : 1);
+    const Duration patience = UsualConnectTime(*pool->node) * (opening ? kSlowConnect : 1);
     for (const Slot& slot : pool->list(state)) {
       if (now - slot.state_since >= patience) {
         break;  // the front is the youngest
       }
       until = std::min(until, slot.state_since + patience);
-      ++(opening ? coming.open : coming.back);
+      ++(opening ? coming.from_connect : coming.from_reset);
     }
   }
-  if (until != kNever && (pool->node->cell != nullptr || coming.back > 0)) {
+  if (until != kNever && (pool->node->cell != nullptr || coming.from_reset > 0)) {
     sleepers_.SetEarlier(pool->id, until);
   }
   return coming;

@@ -48,7 +48,7 @@ void PoolBook::DoWhatIsDue(Slot* slot, TimePoint now) {
 // measured when it comes back: at once if it is parked.
 void PoolBook::CheckMemory(Slot* slot, TimePoint now) {
   if (slot->state == SlotState::kLeased) {
-    if (TakeBack(slot, now)) {
+    if (TakeOrBar(slot, now)) {
       ComeBack(slot, protocol::ReleaseKind::kClean, now);
     } else {
       slot->parking.barred = true;
@@ -64,9 +64,7 @@ void PoolBook::CheckMemory(Slot* slot, TimePoint now) {
 
 // One that is parked is not held, and one that was taken again not for so long.
 void PoolBook::WarnOfLongLease(Slot* slot, TimePoint now) {
-  const std::uint32_t known = slot->parking.retakes;
-  CountRetakes(slot);
-  if (slot->parked() || known != slot->parking.retakes) {
+  if (LeaseTable::CountRetakes(slot) || slot->parked()) {
     slot->lease.held_since = now;
     return;
   }

@@ -71,7 +71,8 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
     if (const auto found = survivors_.find(definition.id); found != survivors_.end()) {
       node->survivors = found->second;
     }
-    AllotNodeCell(node.get());
+    leases_.AllotNodeCell(node.get());
+    Publish(node.get());
   } else if (node->definition.host != definition.host ||
              node->definition.hostaddr != definition.hostaddr ||
              node->definition.port != definition.port) {
@@ -132,7 +133,7 @@ void PoolBook::SetCatalog(const std::vector<NodeDefinition>& nodes,
 // A role may no longer hold what it was given before.
 void PoolBook::DoomUnfit(TimePoint now) {
   std::vector<Slot*> unfit;
-  for (auto& [lease, slot] : leases_) {
+  for (auto& [lease, slot] : leases_.all()) {
     const MappingEntry* entry = FindMapping(slot->pool->node->definition.id, slot->lease.role);
     if (entry == nullptr || entry->pool != slot->pool ||
         (entry->definition.restricted && !slot->connection.password_used)) {
@@ -208,8 +209,8 @@ void PoolBook::DropEmpty() {
   std::erase_if(nodes_, [this](const auto& entry) {
     const Node& node = *entry.second;
     const bool gone = node.obsolete && node.pools.empty();
-    if (gone && node.cell != nullptr) {
-      cells_used_[node.cell_index] = false;
+    if (gone) {
+      leases_.FreeNodeCell(node);
     }
     return gone;
   });

@@ -41,6 +41,7 @@ enum class CloseReason : std::uint8_t {
 };
 
 class Pool;
+struct Slot;
 
 // What the engine knows of the datanode connection once it is open.
 struct Connection {
@@ -59,6 +60,7 @@ struct Lease {
   bool recalled = false;   // the session was told to give it back
   bool warned = false;     // that it is held for long was told
   TimePoint held_since{};  // as far as is known, for a parked one cannot be seen being taken again
+  std::list<Slot*>::iterator place;  // among those of its node; LeaseTable alone changes it
 };
 
 // Where the session may park its lease.
@@ -69,6 +71,7 @@ struct Parking {
   std::uint32_t retakes = 0;             // those that are counted
   std::uint32_t retakes_maintained = 0;  // at the last round of maintenance
   TimePoint parked_since{};              // of maintenance: unused since; unset: it was not parked
+  std::uint32_t held_us = 0;             // as the session told when it was taken; 0: it did not
   bool reset_sent = false;               // by the session that it was taken from
 };
 

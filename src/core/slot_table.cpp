@@ -27,8 +27,9 @@ void SlotTable::Count(Slot* slot, SlotState state, int change) {
   Node* node = pool->node;
   node->counts_[static_cast<std::size_t>(state)] += change;
   assert(node->count(state) >= 0);
-  if (state == SlotState::kIdle && node->cell != nullptr) {
-    node->cell->idle.store(static_cast<std::uint32_t>(node->count(SlotState::kIdle)));
+  const bool first_or_last = node->count(state) == (change > 0 ? 1 : 0);
+  if (state == SlotState::kIdle && node->cell != nullptr && first_or_last) {
+    node->cell->idle.store(change > 0 ? 1 : 0);
   }
   if (slot->age.is_new) {
     pool->new_[static_cast<std::size_t>(state)] += change;

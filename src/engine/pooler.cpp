@@ -123,7 +123,7 @@ bool Pooler::Parts::Stop() noexcept {
   if (!std::exchange(stopped_, true)) {
     for (const auto& [id, pool] : book.pools()) {
       for (const Slot& slot : pool->list(SlotState::kLeased)) {
-        if (PoolBook::KeepsLease(slot)) {
+        if (LeaseTable::BarFromParking(slot)) {
           fleet.LeaveToHolder(slot.id);
         }
       }

@@ -132,9 +132,15 @@ struct FakeAtomic {
   }
 };
 
+// What neither side decides by.
+struct Unseen {
+  void store(std::uint32_t /*value*/) {}
+};
+
 struct FakeCell {
   FakeAtomic<&World::word> word;
   FakeAtomic<&World::retakes> retakes;
+  Unseen held_us{};
 };
 
 struct FakeNode {

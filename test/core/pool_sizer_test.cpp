@@ -146,9 +146,12 @@ TEST_F(PoolSizerTest, TheLastConnectionsOfADatanodeAreLeftToOthers) {
     int missing;
   };
   const Case cases[] = {
-      {"plenty is free", {100, 90, 0}, 3},     {"a tenth and two", {100, 12, 0}, 2},
-      {"a tenth", {100, 10, 0}, 0},            {"less than that", {100, 2, 0}, 0},
-      {"three of a small one", {10, 3, 0}, 0}, {"four of a small one", {10, 4, 0}, 1},
+      {"plenty is free", {100, 90, 0}, 3},
+      {"a tenth and two", {100, 12, 0}, 2},
+      {"a tenth", {100, 10, 0}, 0},
+      {"less than that", {100, 2, 0}, 0},
+      {"three of a small one", {10, 3, 0}, 0},
+      {"four of a small one", {10, 4, 0}, 1},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.what);
