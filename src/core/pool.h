@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/histogram.h"
@@ -106,6 +107,7 @@ class Pool {
   Counts expiring_{};
   Counts new_{};
   std::map<SlotId, Slot*> expiring_idle_;
+  std::pair<TimePoint, SlotId> idle_end_;  // since when the last one is idle, and which; 0: none
 };
 
 // What a datanode has said of the connections that it may give to this pooler and others.

@@ -33,6 +33,7 @@
 namespace polarx {
 
 using TicketId = std::uint64_t;  // ascending in order of arrival
+inline constexpr TicketId kNoTicket = ~TicketId{0};
 
 struct MappingEntry {
   MappingDefinition definition;  // its options live in the pool
@@ -310,9 +311,10 @@ class PoolBook {
   std::map<NodeId, int> survivors_;
   std::vector<Pool*> dirty_;
   bool hurries_resets_ = false;
-  bool starved_ = false;        // tickets lack nothing but a descriptor
-  TimePoint told_lack_{};       // of descriptors, in the log
-  bool some_obsolete_ = false;  // pools or nodes wait for their last slot to close
+  bool starved_ = false;                       // tickets lack nothing but a descriptor
+  TicketId nothing_given_up_for_ = kNoTicket;  // nor for younger ones, in this turn
+  TimePoint told_lack_{};                      // of descriptors, in the log
+  bool some_obsolete_ = false;                 // pools or nodes wait for their last slot to close
   RequestCounters counters_;
   PoolId next_pool_ = 1;
   TicketId next_ticket_ = 1;

@@ -104,14 +104,18 @@ Duration PoolBook::UsualConnectTime(const Node& node) {
 }
 
 // The one longest leased of those that are parked and may be taken. Null: none. While tickets wait
-// none is parked anew.
+// none is parked anew. For what is only better than to open another one, a few are looked at,
+// others the next time.
 Slot* PoolBook::TakeParked(Pool* pool, TakeScope scope, TimePoint now) {
-  if (pool->none_parked) {
+  if (pool->none_parked || pool->node->cell == nullptr) {
     return nullptr;
   }
   const Duration rest = UsualConnectTime(*pool->node);
   std::list<Slot>& leased = pool->list(SlotState::kLeased);
-  for (std::size_t left = leased.size(); left > 0; --left) {
+  constexpr std::size_t kLooks = 8;
+  for (std::size_t left = scope == TakeScope::kAllParked ? leased.size()
+                                                         : std::min(leased.size(), kLooks);
+       left > 0; --left) {
     Slot* slot = &leased.back();
     if (LeaseTable::IsInScope(*slot, scope, rest, now) && TakeIfParked(slot, now)) {
       return slot;

@@ -13,14 +13,6 @@ constexpr Duration kPatience = std::chrono::seconds(1);
 // The log hears of it once in so long.
 constexpr Duration kTellAgain = std::chrono::seconds(60);
 
-int CountEverywhere(const std::map<NodeId, std::unique_ptr<Node>>& nodes, SlotState state) {
-  int count = 0;
-  for (const auto& [id, node] : nodes) {
-    count += node->count(state);
-  }
-  return count;
-}
-
 }  // namespace
 
 bool PoolBook::HasRoom(const Pool& pool) { return surroundings_->RoomFor(*pool.node).ok(); }
@@ -28,17 +20,11 @@ bool PoolBook::HasRoom(const Pool& pool) { return surroundings_->RoomFor(*pool.n
 // The slot idle longest, of other pools that no older ticket waits in; `spare`: of those above
 // their minimum. Null: none.
 Slot* PoolBook::LongestIdle(const Pool& beneficiary, bool spare) {
-  Slot* longest = nullptr;
-  for (auto& [id, pool] : pools_) {
-    std::list<Slot>& idle = pool->list(SlotState::kIdle);
-    const int kept = spare ? pool->node->limits.min_size : 0;
-    if (pool.get() != &beneficiary && !idle.empty() &&
-        pool->total() - pool->count(SlotState::kClosing) > kept && !IsClaimed(*pool, beneficiary) &&
-        (longest == nullptr || idle.back().idle_since < longest->idle_since)) {
-      longest = &idle.back();
-    }
-  }
-  return longest;
+  return slots_.LongestIdle([&beneficiary, spare](const Pool& pool) {
+    const int kept = spare ? pool.node->limits.min_size : 0;
+    return &pool != &beneficiary && pool.total() - pool.count(SlotState::kClosing) > kept &&
+           !IsClaimed(pool, beneficiary);
+  });
 }
 
 // Gives up one slot of any node: idle ones first, then what sessions keep but do not use.
@@ -59,18 +45,23 @@ bool PoolBook::GiveUpForRoom(const Pool& beneficiary, TimePoint now) {
   return true;
 }
 
-// The pool might open `missing` slots for its tickets, but that there is no descriptor.
+// The pool might open `missing` slots for its tickets, but that there is no descriptor. What could
+// not be found for one ticket is not looked for again in this turn: a younger one may take less.
 void PoolBook::MakeRoom(Pool* pool, int missing, TimePoint now) {
   starved_ = true;
   missing = std::min(missing, kParallelConnects - pool->node->count(SlotState::kConnecting)) -
-            CountEverywhere(nodes_, SlotState::kClosing);
-  while (missing > 0 && GiveUpForRoom(*pool, now)) {
-    --missing;
+            slots_.count(SlotState::kClosing);
+  const TicketId ticket = pool->queue.front()->id;
+  for (; missing > 0 && ticket < nothing_given_up_for_; --missing) {
+    if (!GiveUpForRoom(*pool, now)) {
+      nothing_given_up_for_ = ticket;
+    }
   }
 }
 
 // Whatever has happened may have made room.
 void PoolBook::WakeStarved() {
+  nothing_given_up_for_ = kNoTicket;
   if (std::exchange(starved_, false)) {
     for (auto& [id, pool] : pools_) {
       if (!pool->queue.empty()) {
@@ -82,13 +73,12 @@ void PoolBook::WakeStarved() {
 
 void PoolBook::RejectForRoom(Pool* pool, TimePoint now) {
   const Status status = surroundings_->RoomFor(*pool->node);
-  if (status.ok() || CountEverywhere(nodes_, SlotState::kClosing) > 0 ||
+  if (status.ok() || slots_.count(SlotState::kClosing) > 0 ||
       LongestIdle(*pool, false) != nullptr) {
     return;
   }
-  const bool coming = CountEverywhere(nodes_, SlotState::kResetting) +
-                          CountEverywhere(nodes_, SlotState::kChecking) +
-                          CountEverywhere(nodes_, SlotState::kWarming) >
+  const bool coming = slots_.count(SlotState::kResetting) + slots_.count(SlotState::kChecking) +
+                          slots_.count(SlotState::kWarming) >
                       0;
   auto ticket = pool->queue.begin();
   std::advance(ticket, std::min(pool->queue.size(),

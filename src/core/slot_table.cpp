@@ -25,6 +25,7 @@ Slot* SlotTable::Add(Pool* pool, TimePoint now) {
 void SlotTable::Count(Slot* slot, SlotState state, int change) {
   Pool* pool = slot->pool;
   Node* node = pool->node;
+  counts_[static_cast<std::size_t>(state)] += change;
   node->counts_[static_cast<std::size_t>(state)] += change;
   assert(node->count(state) >= 0);
   const bool first_or_last = node->count(state) == (change > 0 ? 1 : 0);
@@ -67,8 +68,28 @@ void SlotTable::Move(Slot* slot, SlotState to, TimePoint now) {
   target.splice(place, pool->list(slot->state), slot->self);
   Count(slot, slot->state, -1);
   Count(slot, to, 1);
+  if (slot->state == SlotState::kIdle || to == SlotState::kIdle) {
+    SetIdleEnd(pool);
+  }
   slot->state = to;
   slot->state_since = now;
+}
+
+// Seldom changes: slots are lent and come back at the other end.
+void SlotTable::SetIdleEnd(Pool* pool) {
+  const std::list<Slot>& idle = pool->list(SlotState::kIdle);
+  const auto end = idle.empty() ? std::pair(TimePoint{}, SlotId{0})
+                                : std::pair(idle.back().idle_since, idle.back().id);
+  if (end == pool->idle_end_) {
+    return;
+  }
+  if (pool->idle_end_.second != 0) {
+    longest_idle_.erase({pool->idle_end_.first, pool->idle_end_.second, pool});
+  }
+  if (end.second != 0) {
+    longest_idle_.emplace(end.first, end.second, pool);
+  }
+  pool->idle_end_ = end;
 }
 
 void SlotTable::MoveBehind(Slot* slot) {

@@ -2,6 +2,9 @@
 // and which idle one is given up first; owned by the main thread.
 #pragma once
 
+#include <array>
+#include <set>
+#include <tuple>
 #include <unordered_map>
 
 #include "core/pool.h"
@@ -30,6 +33,20 @@ class SlotTable {
   // Forgets a closing slot, which is not valid any more then.
   void Remove(Slot* slot);
 
+  // How many slots of all nodes are in that state.
+  int count(SlotState state) const { return counts_[static_cast<std::size_t>(state)]; }
+  // The slot that is idle longest, of the pools that `may_give_up(pool)` is true for; null: there
+  // is none. Pools are asked in that order.
+  template <typename MayGiveUp>
+  Slot* LongestIdle(MayGiveUp may_give_up) const {
+    for (const auto& [since, id, pool] : longest_idle_) {
+      if (may_give_up(*pool)) {
+        return &pool->list(SlotState::kIdle).back();
+      }
+    }
+    return nullptr;
+  }
+
   // Returns null if the slot is gone.
   Slot* Find(SlotId slot) const;
   const std::unordered_map<SlotId, Slot*>& all() const { return slots_; }
@@ -49,10 +66,16 @@ class SlotTable {
   }
 
  private:
-  static void Count(Slot* slot, SlotState state, int change);
+  // The time, the slot's number, and the pool that has it as the last of its idle ones.
+  using IdleEnd = std::tuple<TimePoint, SlotId, Pool*>;
+
+  void Count(Slot* slot, SlotState state, int change);
+  void SetIdleEnd(Pool* pool);
   static void CountExpiring(Slot* slot, SlotState state, int change);
 
   std::unordered_map<SlotId, Slot*> slots_;
+  std::array<int, kSlotStates> counts_{};
+  std::set<IdleEnd> longest_idle_;
   SlotId next_ = 1;
 };
 

@@ -1,5 +1,5 @@
 // Pools of hundreds and thousands of connections: no turn goes through all of them.
-#include "pool_book_fixture.h"
+#include "pool_cells_fixture.h"
 
 namespace polarx {
 namespace {
@@ -45,6 +45,67 @@ TEST_F(PoolManyTest, AHandOutTakesNoLongerWhileOneOfManyExpires) {
     }
     ASSERT_EQ(pool()->expiring(), 1) << "its connect hangs";
     connecting_.clear();
+  }
+  EXPECT_LT(shortest[1], 3 * shortest[0]);
+}
+
+class ManyLeasesTest : public PoolCellsTest {
+ protected:
+  // So many sessions with a lease each, and a descriptor for one connection more.
+  void LeaseMany(int leases, int min_free) {
+    session_cells_.clear();
+    held_.clear();
+    settings_.max_pool_size = 2 * leases;
+    settings_.min_free_size = min_free;
+    settings_.pool_session_max_lifetime = seconds(1000000);
+    room_ = leases + 1;
+    Open();
+    for (int session = 1; session <= leases; ++session) {
+      HoldToPark(static_cast<SessionId>(session));
+    }
+    Pass(seconds(1));
+    EndTurn();
+    ASSERT_EQ(PoolOf(kNode, kRole)->count(SlotState::kLeased), leases);
+  }
+};
+
+TEST_F(ManyLeasesTest, AHandOutTakesNoLongerWhereTheReserveLacksDescriptors) {
+  Duration shortest[2];
+  for (const int index : {0, 1}) {
+    ASSERT_NO_FATAL_FAILURE(LeaseMany(index == 0 ? 20 : 4000, 5));
+    shortest[index] = std::chrono::hours(1);
+    for (int turn = 0; turn < 200; ++turn) {
+      const TimePoint start = Now();
+      GiveBack(1);
+      FinishResets();
+      AskWithCells(1);
+      shortest[index] = std::min<Duration>(shortest[index], Now() - start);
+      ASSERT_EQ(held_[1].size(), 1u);
+    }
+  }
+  EXPECT_LT(shortest[1], 5 * shortest[0]);
+}
+
+TEST_F(ManyLeasesTest, ARejectionTakesNoLongerWhereManyAreLeased) {
+  constexpr SessionId kAsking = 1000;
+  Duration shortest[2];
+  for (const int index : {0, 1}) {
+    const int leases = index == 0 ? 20 : 4000;
+    ASSERT_NO_FATAL_FAILURE(LeaseMany(leases, 0));
+    settings_.max_pool_size = leases;
+    book_->Apply(settings_, now_);
+    EndTurn();
+    shortest[index] = std::chrono::hours(1);
+    for (int turn = 0; turn < 5; ++turn) {
+      rejected_.clear();
+      for (SessionId session = 1; session <= kAsking; ++session) {
+        Ask(10000 + session);
+      }
+      const TimePoint start = Now();
+      EndTurn();
+      shortest[index] = std::min<Duration>(shortest[index], Now() - start);
+      ASSERT_EQ(rejected_.size(), kAsking);
+    }
   }
   EXPECT_LT(shortest[1], 3 * shortest[0]);
 }

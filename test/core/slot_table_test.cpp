@@ -121,6 +121,25 @@ TEST_F(SlotTableTest, TheLargestPoolWithAnIdleSlotGivesUp) {
             pools_[0].get());
 }
 
+TEST_F(SlotTableTest, TheLongestIdleOfAllPoolsIsKnown) {
+  const auto longest = [this](const Pool* but) {
+    return table_.LongestIdle([but](const Pool& pool) { return &pool != but; });
+  };
+  EXPECT_EQ(longest(nullptr), nullptr);
+  Slot* second = Idle(pools_[0].get(), now_ + seconds(2));
+  Slot* third = Idle(pools_[1].get(), now_ + seconds(3));
+  Slot* first = Idle(pools_[1].get(), now_ + seconds(1));
+  EXPECT_EQ(longest(nullptr), first);
+  EXPECT_EQ(longest(pools_[1].get()), second);
+  table_.Move(first, SlotState::kLeased, now_);
+  EXPECT_EQ(longest(nullptr), second);
+  table_.Move(second, SlotState::kClosing, now_);
+  EXPECT_EQ(longest(nullptr), third);
+  EXPECT_EQ(longest(pools_[1].get()), nullptr);
+  EXPECT_EQ(table_.count(SlotState::kIdle), 1);
+  EXPECT_EQ(table_.count(SlotState::kClosing), 1);
+}
+
 TEST_F(SlotTableTest, ExpiringOnesAreNotLasting) {
   Slot* slot = Idle(pools_[0].get(), now_);
   Idle(pools_[0].get(), now_);

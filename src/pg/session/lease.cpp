@@ -79,8 +79,11 @@ void LeaseForgetApplied(PolarxLease* lease) noexcept {
 }
 
 void LeaseTellHold(const PolarxLease* lease) noexcept {
-  const int64 held = (Now() - lease->hold.since).count();
-  lease->parking.cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 1, UINT32_MAX)));
+  LeaseCell* cell = lease->parking.cell;
+  if (cell != nullptr && cell->held_us.load() == 0) {
+    const int64 held = (Now() - lease->hold.since).count();
+    cell->held_us.store(static_cast<uint32>(std::clamp<int64>(held, 1, UINT32_MAX)));
+  }
 }
 
 bool ClientLeaseCurrent(const PolarxLease* lease) {

@@ -211,7 +211,8 @@ void ClientCancel(PolarxLease* lease) noexcept;
 void LeaseFree(PolarxLease* lease) noexcept;
 void LeaseAppend(PolarxLease* const* added, int count) noexcept;
 void LeaseUnlink(const PolarxLease* lease) noexcept;
-// Writes into the lease's cell how long it has been held; before it is parked or given back there.
+// Writes into the lease's cell, if it has one, how long the session has used the lease, unless that
+// stands there since it was parked; before the session parks it, gives it back or releases it.
 void LeaseTellHold(const PolarxLease* lease) noexcept;
 // Returns how long it takes to get leases from the pooler, as it has been of late, and less with
 // each call, so that who waits so long for something else asks from time to time.

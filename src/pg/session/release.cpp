@@ -153,7 +153,6 @@ bool GiveBackQuietly(PolarxLease* lease) noexcept {
       proc_exit_inprogress || ClientCorkedSeveral()) {
     return false;
   }
-  LeaseTellHold(lease);
   return parking::GiveBack(lease->parking.cell, *lease->parking.node_cell, lease->id) !=
          parking::Parked::kNo;
 }
@@ -184,6 +183,7 @@ void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
     ClientCountShells();
   }
   if (current) {
+    LeaseTellHold(lease);
     if (kind != ReleaseKind::kClean || !changed.empty() || !GiveBackQuietly(lease)) {
       SendRelease(lease->id, kind, std::move(changed));
     }

@@ -25,13 +25,14 @@ static_assert(decltype(LeaseCell::word)::is_always_lock_free);
 static_assert(decltype(NodeCell::waiting)::is_always_lock_free);
 
 Size LeaseCellsSize() {
-  return add_size(mul_size(sizeof(LeaseCell), LeaseCells()),
+  return add_size(add_size(mul_size(sizeof(LeaseCell), LeaseCells()), alignof(NodeCell)),
                   mul_size(sizeof(NodeCell), NodeCells()));
 }
 
 void LeaseCellsSetUp(void* memory, bool found) {
   lease_cells = static_cast<LeaseCell*>(memory);
-  node_cells = reinterpret_cast<NodeCell*>(lease_cells + LeaseCells());
+  node_cells =
+      reinterpret_cast<NodeCell*>(TYPEALIGN(alignof(NodeCell), lease_cells + LeaseCells()));
   if (!found) {
     for (Size i = 0; i < LeaseCells(); i++) {
       new (&lease_cells[i]) LeaseCell;
