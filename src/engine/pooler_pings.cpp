@@ -52,6 +52,7 @@ std::string PoolerPings::NameOf(NodeId id) {
 void PoolerPings::OnAllPinged(SessionId id, std::uint32_t request,
                               std::vector<protocol::Row> rows) {
   if (Session* session = sessions_->Find(id); session != nullptr) {
+    --session->owed_answers;
     sessions_->Send(session, protocol::Rows{request, std::move(rows)});
   }
 }

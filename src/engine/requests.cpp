@@ -8,7 +8,7 @@ namespace polarx {
 namespace {
 
 // A session has one request under way, and a few that it gave up.
-constexpr int kMostUnsentAnswers = 256;
+constexpr int kMostOpenAnswers = 256;
 
 bool GivesBack(const Arrival& arrival) {
   return !arrival.request.has_value() ||
@@ -95,7 +95,7 @@ void Requests::ServeOne(Session* session, const protocol::Request& request, Time
   if (session->stage != Session::Stage::kAttached &&
       !std::holds_alternative<protocol::Attach>(request)) {
     Violation(session, "a request came before the attach", now);
-  } else if (session->unsent_answers() > kMostUnsentAnswers) {
+  } else if (session->open_answers() > kMostOpenAnswers) {
     Violation(session, "it asks and does not read the answers", now);
   } else {
     std::visit([&](const auto& message) { Handle(session, message, now); }, request);
@@ -154,10 +154,12 @@ void Requests::Handle(Session* session, const protocol::Cancel& cancel, TimePoin
 // --- views and operation ------------------------------------------------------------------------
 
 void Requests::Handle(Session* session, const protocol::Show& show, TimePoint now) {
+  ++session->owed_answers;
   parts_.views->Begin(*session, show, now);
 }
 
 void Requests::Handle(Session* session, const protocol::Ping& ping, TimePoint now) {
+  ++session->owed_answers;
   parts_.pings->Begin(session->id, ping.request, ping.nodes, ping.role,
                       parts_.book->settings().pooler_dn_set_timeout, now);
 }

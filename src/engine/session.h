@@ -39,8 +39,8 @@ class Session {
   // Sends what goes of what is queued, a bounded part. An error ends the session.
   Result<Flushed> Flush();
   bool HasUnsent() const { return !out_.empty(); }
-  // Answers that do not go out because the session does not read.
-  int unsent_answers() const { return unsent_answers_; }
+  // Answers that do not go out because the session does not read, and those under way.
+  int open_answers() const { return unsent_answers_ + owed_answers; }
 
   // How much of the Granted of `request` has gone out, by its descriptors.
   enum class GrantSent { kNothing, kSome, kAll };
@@ -55,6 +55,7 @@ class Session {
 
   std::string role_name;  // login role; "" until the attach was answered
   enum class Stage { kNew, kAsked, kAttached } stage = Stage::kNew;
+  int owed_answers = 0;  // views and pings under way; who makes the answer takes it off
 
   // What SessionServer alone uses.
   bool awaits_room = false;  // the poller looks out for room to write

@@ -43,6 +43,7 @@ void ViewAnswers::Continue(TimePoint now) {
       }
     }
     if (job.next == job.ids.size()) {
+      --session->owed_answers;
       sessions_->SendFrame(session, job.frame.Finish());
     } else {
       jobs_.push_back(std::move(job));

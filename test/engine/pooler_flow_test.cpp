@@ -123,6 +123,36 @@ TEST_F(PoolerFlowTest, ALongViewIsMadeInPiecesWhileOthersAreServed) {
   EXPECT_EQ(rows.rows.back().at(0), "dn2199");
 }
 
+// What is under way counts like what is not read: no session can pile up work.
+TEST_F(PoolerFlowTest, ASessionThatAsksAndAsksIsSentAway) {
+  settings_.max_pool_size = 1;
+  Start();
+  PoolerClient holder = Attach();
+  const Lease lease = Acquire(&holder);  // no idle connection to ping on
+  datanode_.SetBehaviour({.startup = FakeBehaviour::Startup::kSilent});
+  for (const protocol::Request& request :
+       {protocol::Request(protocol::Show{9, protocol::View::kNodes}),
+        protocol::Request(protocol::Ping{9, kRole, {kNode}})}) {
+    PoolerClient client = Attach();
+    for (int i = 0; i < 1000; ++i) {
+      client.Queue(request);
+    }
+    ASSERT_TRUE(client.Flush().ok());
+    bool ended = false;
+    EXPECT_TRUE(TurnUntil([&] {
+      for (;;) {
+        const auto reply = client.Receive();
+        ended = ended || !reply.ok();
+        if (!reply.ok() || !reply.value().has_value()) {
+          return ended;
+        }
+      }
+    })) << request.index();
+  }
+  EXPECT_EQ(View(&holder, protocol::View::kStats, 0, 0), "1") << "others are served";
+  Release(&holder, lease);
+}
+
 // The alarm goes off between the reading of the clock and Receive.
 TEST_F(PoolerFlowTest, AResetThatWaitsIsOrderedThoughTheTurnsTimeIsOld) {
   Start();
