@@ -33,6 +33,14 @@ void PoolBook::NoteHurry(const Pool& pool) {
   hurries_resets_ |= resetting > pool.count(SlotState::kIdle);
 }
 
+Urgency PoolBook::TakeUrgencyOfResets() {
+  const bool hurry = std::exchange(hurries_resets_, false);
+  if (!tickets_.empty() || some_obsolete_) {
+    return Urgency::kAwaited;
+  }
+  return hurry ? Urgency::kAtOnce : Urgency::kMayWait;
+}
+
 void PoolBook::MarkNode(Node* node) {
   for (Pool* pool : node->pools) {
     MarkDirty(pool);

@@ -29,6 +29,7 @@
 #include "core/stat_line.h"
 #include "core/status.h"
 #include "core/timer_queue.h"
+#include "core/urgency.h"
 
 namespace polarx {
 
@@ -175,10 +176,8 @@ class PoolBook {
   // --- time -----------------------------------------------------------------------------------
   void EndTurn(TimePoint now);
   void Maintain(TimePoint now);  // at the interval of pool_maintenance_timeout
-  // Does anything wait for a slot that is being reset?
-  bool AwaitsResets() const { return !tickets_.empty() || some_obsolete_; }
-  // Or may it soon? Of what has happened since the last call.
-  bool HurriesResets() { return std::exchange(hurries_resets_, false) || AwaitsResets(); }
+  // How soon resets have to be done, by what waits now and what has happened since the last call.
+  Urgency TakeUrgencyOfResets();
   TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
 
   // --- to be looked at ------------------------------------------------------------------------

@@ -165,11 +165,12 @@ void Pooler::Parts::Serve(TimePoint now) {
   book.EndTurn(Now());  // what serving took so far belongs to the time of an acquire
   stats.PrintDue(&book, now);
   sessions.Flush(now);
-  if (book.HurriesResets()) {
+  const Urgency urgency = book.TakeUrgencyOfResets();
+  if (urgency != Urgency::kMayWait) {
     fleet.Hurry();
   }
   fleet.FlushDue(Now());  // after the replies: a worker thread that wakes takes a core
-  if (book.AwaitsResets()) {
+  if (urgency == Urgency::kAwaited) {
     fleet.Await();
   }
 }

@@ -8,16 +8,10 @@
 #include <cstdlib>
 #include <utility>
 
+#include "core/urgency.h"
 #include "engine/memory_check.h"
 
 namespace polarx {
-namespace {
-
-// So long, resets that are in no hurry wait: a worker thread is woken once for several, and not at
-// the same time as the session that has just got its answer.
-constexpr Duration kResetsWait = std::chrono::microseconds(300);
-
-}  // namespace
 
 // --- orders -------------------------------------------------------------------------------------
 
@@ -43,7 +37,7 @@ void SlotOrders::RunOn(Slot* slot, RunOrder order) {
   order.timeout = book_->settings().pooler_dn_set_timeout;
   const TimePoint now = Now();
   order.deadline = now + order.timeout;
-  const TimePoint due = order.kind == RunKind::kReset ? now + kResetsWait : TimePoint{};
+  const TimePoint due = order.kind == RunKind::kReset ? now + kResetsMayWait : TimePoint{};
   connections_.at(slot->id).measures = !order.measure.empty();
   fleet_->Send(slot->connection.thread, std::move(order), due);
 }

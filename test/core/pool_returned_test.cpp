@@ -179,17 +179,17 @@ TEST_F(PoolReturnedTest, ResetsWaitAsLongAsThereAreAsManyIdleSlots) {
     GiveBack(session);
   }
   FinishResets();
-  (void)book_->HurriesResets();
+  (void)book_->TakeUrgencyOfResets();
   ASSERT_EQ(Idle(), 3);
   GiveBack(4);
-  EXPECT_FALSE(book_->HurriesResets());  // 1, and 3 idle
+  EXPECT_EQ(book_->TakeUrgencyOfResets(), Urgency::kMayWait);  // 1, and 3 idle
   Hold(1);
-  EXPECT_FALSE(book_->HurriesResets());  // 1, and 2 idle
+  EXPECT_EQ(book_->TakeUrgencyOfResets(), Urgency::kMayWait);  // 1, and 2 idle
   GiveBack(5);
-  EXPECT_FALSE(book_->HurriesResets());  // 2, and 2 idle
+  EXPECT_EQ(book_->TakeUrgencyOfResets(), Urgency::kMayWait);  // 2, and 2 idle
   Hold(2);
-  EXPECT_TRUE(book_->HurriesResets());   // 2, and 1 idle
-  EXPECT_FALSE(book_->HurriesResets());  // told once
+  EXPECT_EQ(book_->TakeUrgencyOfResets(), Urgency::kAtOnce);   // 2, and 1 idle
+  EXPECT_EQ(book_->TakeUrgencyOfResets(), Urgency::kMayWait);  // told once
 }
 
 TEST_F(PoolReturnedTest, NoResetWaitsWhileARequestDoes) {
@@ -197,8 +197,8 @@ TEST_F(PoolReturnedTest, NoResetWaitsWhileARequestDoes) {
   Open();
   Hold(1);
   Hold(2);
-  EXPECT_TRUE(book_->HurriesResets());
-  EXPECT_TRUE(book_->HurriesResets());
+  EXPECT_EQ(book_->TakeUrgencyOfResets(), Urgency::kAwaited);
+  EXPECT_EQ(book_->TakeUrgencyOfResets(), Urgency::kAwaited);
 }
 
 }  // namespace
