@@ -9,6 +9,7 @@ constexpr int kUnlimited = -1;
 thread_local int allowed_allocations = kUnlimited;
 }  // namespace
 
+#if POLARX_OWN_OPERATOR_NEW
 void* operator new(std::size_t size) {
   if (allowed_allocations == 0) {
     throw std::bad_alloc();
@@ -25,6 +26,7 @@ void* operator new(std::size_t size) {
 
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+#endif
 
 namespace polarx {
 
