@@ -61,9 +61,9 @@ class DatanodeListener {
 };
 
 // A datanode connection, its worker thread's loop and the orders that the main thread may give.
-class Connection : public DatanodeHost {
+class DatanodeUnderTest : public DatanodeHost {
  public:
-  explicit Connection(const DatanodeListener& listener) : datanode_(this, kSlot) {
+  explicit DatanodeUnderTest(const DatanodeListener& listener) : datanode_(this, kSlot) {
     datanode_.Connect({.slot = kSlot,
                        .node_name = "dn1",
                        .options = {{"dbname", "d"},
@@ -230,7 +230,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const polarx::DatanodeListener listener;
   const polarx::fuzz::DescriptorsKept kept;
   FuzzedDataProvider input(data, size);
-  polarx::Connection connection(listener);
+  polarx::DatanodeUnderTest connection(listener);
   while (input.remaining_bytes() > 0) {
     switch (input.ConsumeIntegralInRange(0, 15)) {
       case 0:
