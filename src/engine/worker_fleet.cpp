@@ -43,7 +43,7 @@ Status WorkerFleet::Start(int threads, Poller* poller, std::uint64_t wakeup_key,
 
 int WorkerFleet::AddConnection(NodeId node) {
   assert(!workers_.empty());
-  const auto needed = static_cast<std::size_t>(connections_ + 1);
+  const auto needed = static_cast<std::size_t>(connections_) + 1;
   if (left_to_holders_.capacity() < needed) {
     left_to_holders_.reserve(2 * needed);
   }
