@@ -25,6 +25,8 @@ for my $name (sort keys %dn)
 		  . "ALTER ROLE \"$me\" SET intervalstyle = 'iso_8601';"
 		  . "ALTER ROLE \"$me\" SET extra_float_digits = -10;"
 		  . "ALTER ROLE \"$me\" SET idle_session_timeout = '1h'");
+	value($dn{$name}, "ALTER ROLE \"$me\" SET transaction_timeout = '1h'")
+	  if value($dn{$name}, q{SELECT current_setting('server_version_num')::int >= 170000}) eq 't';
 }
 
 # Rows.
@@ -55,6 +57,9 @@ is(value($coord, q{SELECT a, b, c FROM pooler.query('dn1',
 	$$SELECT current_setting('application_name'), current_setting('idle_session_timeout'),
 	current_setting('client_connection_check_interval') <> '0'$$) AS r(a text, b text, c bool)}),
 	'polarx_pooler/postgres|0|t', 'application_name, no idle time-out, a look at the client now and then');
+is(value($coord, q{SELECT coalesce(string_agg(DISTINCT t, ' '), '0') FROM
+	pooler.query_all($$SELECT current_setting('transaction_timeout', true)$$) AS r(node name, t text)}), '0',
+	'no time-out of transactions where the datanodes know one');
 
 # Parameters.
 is(value($coord, q{SELECT a, b, c FROM pooler.query('dn1',
@@ -75,8 +80,8 @@ is(value($coord, q{SELECT pg_typeof(node), node FROM pooler.query_all('SELECT 1'
 	"text|dn1\ntext|dn2", 'the node column may be text');
 is(value($coord, q{SELECT * FROM pooler.exec_all('DELETE FROM t WHERE id = 4')}),
 	"dn1|DELETE 1\ndn2|DELETE 0", 'exec_all: a command tag for each node');
-within(1.9, 'query_all asks the nodes in parallel', sub {
-	value($coord, q{SELECT count(*) FROM pooler.query_all('SELECT 1 FROM pg_sleep(1)')
+within(3.8, 'query_all asks the nodes in parallel', sub {
+	value($coord, q{SELECT count(*) FROM pooler.query_all('SELECT 1 FROM pg_sleep(2)')
 		AS r(node name, n int)}) });
 fails_with($coord, q{SELECT * FROM pooler.query_all('SELECT 1') AS r(n int, node name)},
 	'\w+', qr/name|text/, 'query_all demands a name first');

@@ -65,11 +65,11 @@ like(value($coord, pid_on('dn2')), qr/^\d+$/, 'after a release the pool works on
 $first->ask('BEGIN; ' . pid_on('dn2'));
 
 # Waiting.
-my $start = time;
+my $start = mark();
 fails_with($coord, "SET pooler.queue_timeout = '300ms'; " . pid_on('dn2'), '53300', qr/"dn2" is full/,
 	'queue_timeout over: 53300');
 my $took = time - $start;
-ok($took >= 0.3 && $took < 1.3, sprintf('... after that long (%.2f s)', $took));
+ok($took >= 0.3 && calm_since($start) < 1.3, sprintf('... after that long (%.2f s)', $took));
 my @waiting = map { session($coord) } 1 .. 3;
 for my $i (0 .. 2)
 {
@@ -83,10 +83,10 @@ is(value($coord, q{SELECT waiting FROM pooler.pools WHERE node = 'dn2'}), '3', '
 $waiting[3] = session($coord);
 $waiting[3]->tell("SET pooler.queue_timeout = '20s'; " . pid_on('dn2'));
 wait_until($coord, q{SELECT waiting FROM pooler.pools WHERE node = 'dn2'}, '4', 'a fourth waits');
-$start = time;
+$start = mark();
 value($coord, 'SELECT pg_cancel_backend(' . $waiting[3]->pid . ')');
 like(($waiting[3]->hear())[1], qr/57014/, 'a waiting session can be cancelled');
-ok(time - $start < 1, '... at once');
+ok(calm_since($start) < 1, '... at once');
 wait_until($coord, q{SELECT waiting FROM pooler.pools WHERE node = 'dn2'}, '3', '... and waits no more');
 $first->ask('COMMIT');
 for my $i (0 .. 2)

@@ -29,7 +29,7 @@ sub gone
 	# A zombie has ended, whoever is to reap it.
 	wait_for("the end of process $pid",
 		sub { !kill(0, $pid) || eval { slurp_file("/proc/$pid/stat") } !~ /\) [^ZX]/ });
-	return time - $start;
+	return calm_since($start);
 }
 
 # Started by CREATE EXTENSION, at server start, and by a session.
@@ -48,9 +48,9 @@ is(worker_pids($coord, 'plain'), '', 'nor has one whose CREATE EXTENSION was rol
 # Killed.
 $worker = worker_pid($coord);
 kill 'TERM', $worker;
-my $start = time;
+my $start = mark();
 my $next = worker_pid($coord, 'postgres', $worker);
-cmp_ok(time - $start, '<', 1, 'killed by SIGTERM: another one runs within a second');
+cmp_ok(calm_since($start), '<', 1, 'killed by SIGTERM: another one runs within a second');
 is(value($coord, $one), 'SELECT 1', '... and the pool works');
 my $holder = session($coord);
 my $lent = $holder->ask(q{BEGIN; SELECT p FROM pooler.query('dn', 'SELECT pg_backend_pid()') AS r(p int)});
@@ -186,7 +186,7 @@ sub await_connect
 	return worker_pid($coord);
 }
 my $pid = await_connect('a connect is under way');
-$start = time;
+$start = mark();
 kill 'TERM', $pid;
 cmp_ok(gone($pid, $start), '<', 1, 'SIGTERM: the worker ends within a second');
 # The session asks the next worker by itself.
@@ -194,7 +194,7 @@ worker_pid($coord, 'postgres', $pid);
 value($coord, 'SELECT pg_cancel_backend(' . $caller->pid . ')');
 like(($caller->hear())[1], qr/57014/, '... and the session that waits can be cancelled still');
 $pid = await_connect('a connect is under way again');
-$start = time;
+$start = mark();
 value($coord, 'SELECT pooler.stop()');
 cmp_ok(gone($pid, $start), '<', 1, 'stop(): the worker ends within a second');
 value($coord, 'SELECT pooler.start()');
@@ -202,7 +202,7 @@ $caller->hear();
 for my $mode (qw(fast immediate))
 {
 	$pid = await_connect("a connect is under way before a $mode stop");
-	$start = time;
+	$start = mark();
 	my $stop = IPC::Run::start([ 'pg_ctl', '-D', $coord->data_dir, '-m', $mode, '-W', 'stop' ]);
 	cmp_ok(gone($pid, $start), '<', 1, "$mode stop: the worker ends within a second");
 	$stop->finish();
@@ -214,7 +214,7 @@ for my $mode (qw(fast immediate))
 	value($coord, 'SELECT pooler.start()');
 }
 $pid = await_connect('a connect is under way before the postmaster dies');
-$start = time;
+$start = mark();
 $coord->kill9();
 cmp_ok(gone($pid, $start), '<', 1, 'postmaster death: the worker ends within a second');
 $caller->quit();

@@ -166,14 +166,37 @@ is(value($coord, q{SELECT pooler.exec('dn1', 'SELECT 1')}), 'SELECT 1', '... the
 fails_with($coord, q{SELECT pooler.clean('nowhere')}, '42704', qr/nowhere/, 'clean of no node');
 is(value($coord, 'SELECT pooler.reload()'), '', 'reload');
 
-# session_memory, on a datanode without preload.
-value($dn{dn1}, 'CREATE EXTENSION polarx_pooler');
-is(value($coord, q{SELECT n BETWEEN 100000 AND 100000000 FROM
-	pooler.query('dn1', 'SELECT pooler.session_memory()') AS r(n bigint)}), 't', 'session_memory of a datanode\'s session');
-my $data = session($dn{dn1});
-my $less = $data->ask('SELECT pooler.session_memory()');
-$data->ask(join ';', map { "PREPARE p$_ AS SELECT * FROM pg_class a, pg_class b, pg_class c WHERE a.oid = b.oid" } 1 .. 50);
-cmp_ok($data->ask('SELECT pooler.session_memory()'), '>', $less + 100_000, '... grows with what the session keeps');
+# What processes wait for, by name where the server lets an extension name it.
+my $named = value($coord, q{SELECT current_setting('server_version_num')::int >= 170000}) eq 't';
+sub waits_for
+{
+	my ($who, $event, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return wait_until($coord, "SELECT DISTINCT wait_event_type, wait_event FROM pg_stat_activity WHERE $who",
+		'Extension|' . ($named ? $event : 'Extension'), $name);
+}
+waits_for("backend_type = 'polarx_pooler launcher'", 'PolarxLauncherMain', 'the launcher waits');
+waits_for("backend_type = 'polarx_pooler worker'", 'PolarxWorkerMain', 'pooler workers wait');
+value($coord, q{SELECT pooler.pause('dn1')});
+$s->tell(q{SELECT pooler.exec('dn1', 'SELECT pg_sleep(60)')});
+waits_for('pid = ' . $s->pid, 'PolarxPoolerReply', 'a session waits for the pooler');
+value($coord, q{SELECT pooler.resume('dn1')});
+waits_for('pid = ' . $s->pid, 'PolarxDatanode', '... and then for the datanode');
+value($coord, 'SELECT pg_cancel_backend(' . $s->pid . ')');
+like(($s->hear())[1], qr/57014/, '... until it is cancelled');
 
-$_->quit() for $s, $data;
+# session_memory, on a datanode without preload.
+SKIP: {
+	skip 'the datanodes\' server has not got the extension', 2 if $ENV{POLARX_DATANODE_HOME};
+	value($dn{dn1}, 'CREATE EXTENSION polarx_pooler');
+	is(value($coord, q{SELECT n BETWEEN 100000 AND 100000000 FROM
+		pooler.query('dn1', 'SELECT pooler.session_memory()') AS r(n bigint)}), 't', 'session_memory of a datanode\'s session');
+	my $data = session($dn{dn1});
+	my $less = $data->ask('SELECT pooler.session_memory()');
+	$data->ask(join ';', map { "PREPARE p$_ AS SELECT * FROM pg_class a, pg_class b, pg_class c WHERE a.oid = b.oid" } 1 .. 50);
+	cmp_ok($data->ask('SELECT pooler.session_memory()'), '>', $less + 100_000, '... grows with what the session keeps');
+	$data->quit();
+}
+
+$s->quit();
 finish();

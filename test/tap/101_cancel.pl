@@ -101,10 +101,10 @@ wait_for('the statement to end', sub { $inside->ask($running) eq '0' });
 pass('... the statement ends even so');
 $inside->quit();
 my $worker = worker_pid($coord);
-my $start = time;
+my $start = mark();
 kill 'TERM', $worker;
 wait_for('the worker to end', sub { !kill 0, $worker });
-cmp_ok(time - $start, '<', 1, '... the worker can end within a second');
+cmp_ok(calm_since($start), '<', 1, '... the worker can end within a second');
 kill 'CONT', $postmaster;
 
 # The session is terminated, or its client goes.

@@ -95,12 +95,12 @@ is($s[1]->ask($note->(1)) . $s[4]->ask($note->(4)), 'INSERT 0 1INSERT 0 1', '...
 
 # The time-out: when, and what it says.
 $held = $holder->ask("BEGIN; $first_pid");
-my $start = time;
+my $start = mark();
 queue_up($s[1], $first_pid, '1500ms');
 my $text = ($s[1]->hear())[1];
-my $took = time - $start;
+my ($took, $calm) = (time - $start, calm_since($start));
 cmp_ok($took, '>=', 1.5, sprintf('the error comes when queue_timeout is over (%.2f s)', $took));
-cmp_ok($took, '<', 5, '... and soon');
+cmp_ok($calm, '<', 5, '... and soon');
 my $who = $holder->pid;
 like($text, $full, '... the pool is full');
 like($text, qr/waited for 1\.[5-9] s|waited for [2-4]\.\d s/, '... it says how long it waited');
@@ -115,7 +115,7 @@ $one->ask($first_pid);
 $two->ask(sprintf $pid, 'dn2');
 $two->tell($first_pid);
 await_waiting($two, 'dn1');
-$start = time;
+$start = mark();
 $text = $one->refused('SET pooler.queue_timeout = \'1s\'; ' . sprintf $pid, 'dn2');
 $took = time - $start;
 cmp_ok($took, '>=', 1, sprintf('each has what the other wants: the time-out ends it (%.2f s)', $took));
@@ -148,10 +148,10 @@ set_conf($dn{dn1}, post_auth_delay => 5);
 wait_log($dn{dn1}, qr/parameter "post_auth_delay" changed to "5"/, $offset, 'a datanode that is slow to let in');
 queue_up($s[1], $first_pid);
 wait_for('a connection on the way', sub { $watch->ask('SELECT sum(connecting) FROM pooler.pools') == 1 });
-$start = time;
+$start = mark();
 $holder->ask('COMMIT');
 is(($s[1]->hear())[0], $held, '... while a connection opened for the waiter is on the way another comes back: it has that');
-cmp_ok(time - $start, '<', 4, '... and has not waited for the new one');
+cmp_ok(calm_since($start), '<', 4, '... and has not waited for the new one');
 $slow->ask('ALTER SYSTEM RESET post_auth_delay');
 $slow->ask('SELECT pg_reload_conf()');
 wait_log($dn{dn1}, qr/parameter "post_auth_delay" removed/, $offset, '... and lets in at once again');

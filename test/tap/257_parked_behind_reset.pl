@@ -20,6 +20,8 @@ END
 my $dn = start_datanode('dn1', conf => "log_statement = all\nlog_min_messages = log\n");
 add_node($coord, 'dn1', $dn);
 value($coord, 'CREATE EXTENSION polarx_pooler_example');
+# What the pooler hears of the catalog later ends the parking of what was lent before.
+value($coord, 'SELECT pooler.reload()');
 my ($s, $watch) = map { session($coord) } 1 .. 2;
 my $offset;
 
@@ -30,14 +32,17 @@ my $pid_of = on('dn1', 'SELECT pg_backend_pid()');
 sub requests { return $watch->ask('SELECT client_request_conn_total FROM pooler.stats'); }
 sub resets { my ($offset, $like) = @_; return scalar grep { $_->[1] =~ ($like // qr/^DISCARD ALL$/) } statements($dn, $offset); }
 
-# The session runs the statement, and the datanode the reset behind it; returns what came of the former.
+# The session runs the statement, and the datanode the reset behind it, whose answer is out; returns what
+# came of the former.
 sub and_reset
 {
 	my ($session, $sql) = @_;
 	my $offset = log_offset($dn);
 	my $result = $session->ask($sql);
 	wait_for('the reset', sub { resets($offset) > 0 });
-	my $busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'";
+	# Idle it is before it has answered: it has where it waits for what the client says next.
+	my $busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+	  . " AND (state, wait_event) IS DISTINCT FROM ('idle', 'ClientRead')";
 	wait_for('its end', sub { value($dn, $busy) eq '0' });
 	return $result;
 }
@@ -105,10 +110,10 @@ is($s->ask($mem) . ' ' . $s->ask($borrowed), '4MB polarx_pooler/postgres', '... 
 # The time that it was parked counts for no hold.
 value($coord, 'SELECT pooler.reset_stats()');
 $s->ask(borrow('dn1', 'SELECT 1'));
-select undef, undef, undef, 0.5;
+select undef, undef, undef, 3;
 $s->ask('DISCARD ALL');
-becomes('dn1', '0 0 1 1', 'given back after half a second');
-cmp_ok($watch->ask('SELECT hold_p99_us FROM pooler.pools'), '<', 300000, '... for which it was not held');
+becomes('dn1', '0 0 1 1', 'given back after three seconds');
+cmp_ok($watch->ask('SELECT hold_p99_us FROM pooler.pools'), '<', 2_000_000, '... for which it was not held');
 
 # The pooler worker has no part in it: not even one that stands still.
 and_reset($s, borrow('dn1', 'SELECT 1'));
@@ -147,14 +152,15 @@ becomes('dn1', '0 0 1 1', 'its session ends: idle');
 is(value($coord, 'SELECT sum(closed_error) FROM pooler.pools'), '0', '... none was closed');
 value($coord, q{ALTER SERVER dn1 OPTIONS (DROP max_pool_size)});
 
-# One that is not wanted again by its session is taken before another is opened.
+# One that is not wanted again by its session is taken before another is opened. A second is the longest
+# that a session's return is waited for.
 my @five = map { session($coord) } 1 .. 5;
-for my $round (1 .. 4)
+for my $round (1 .. 2)
 {
 	for my $t (@five)
 	{
 		$t->ask(borrow('dn1', 'SELECT 1'));
-		select undef, undef, undef, 0.3;
+		select undef, undef, undef, 1.2;
 	}
 }
 is($watch->ask('SELECT total FROM pooler.pools'), '1', 'five sessions that take turns, with a pause: one connection');
@@ -205,19 +211,37 @@ isnt($s->ask($pid_of), $pid, 'a reset that fails: another connection');
 wait_log($coord, qr/connection to datanode "dn1" is closed: pooler.reset_query failed: division by zero/, $offset,
 	'... and the log says why');
 
-set_reset('SELECT pg_sleep(1)');
+# A reset that does not end before the test wants it to.
+sub set_limit
+{
+	my ($limit) = @_;
+	set_conf($coord, 'pooler.pooler_dn_set_timeout' => $limit);
+	value($coord, 'SELECT pooler.reload()');
+	wait_until($coord, 'SHOW pooler.pooler_dn_set_timeout', $limit, "pooler_dn_set_timeout is $limit");
+	return;
+}
+set_limit('1min');
+set_reset('SELECT pg_advisory_xact_lock_shared(257)');
 $pid = $s->ask($pid_of);
-within(0.7, 'a reset that takes long: giving back does not wait for it', sub { $s->ask(borrow('dn1', 'SELECT 1')) });
-within(0.7, '... nor does the next statement', sub { isnt($s->ask($pid_of), $pid, 'another connection') });
+$s->ask('DISCARD ALL');
+becomes('dn1', '0 0 1 1', 'one connection');
+my $lock = session($dn);
+$lock->ask('SELECT pg_advisory_lock(257)');
+is($s->ask(borrow('dn1', 'SELECT 1')), $pid, 'a reset that takes long: giving back does not wait for it');
+isnt($s->ask($pid_of), $pid, '... nor does the next statement, on another connection');
+is(value($dn, "SELECT wait_event_type FROM pg_stat_activity WHERE pid = $pid"), 'Lock', '... while the reset goes on');
+$lock->ask('SELECT pg_advisory_unlock(257)');
+$lock->quit();
 $s->ask('DISCARD ALL');
 becomes('dn1', '0 0 2 2', '... both come back');
 
-# Who asks again at once waits no longer for the answer than the pooler would take.
-set_conf($coord, 'pooler.reset_query' => 'SELECT pg_sleep(0.1)');
+# Who asks again at once waits no longer for the answer than the pooler would take: ten times a second, if it did.
+set_conf($coord, 'pooler.reset_query' => 'SELECT pg_sleep(1)');
 value($coord, 'SELECT pooler.reload()');
+$s->ask('SELECT 1');
 my $ten = "SELECT count(example_leave_open('dn1', 'done', 'SELECT ' || g)) FROM generate_series(1, 10) g";
 my %least;
-for my $round (1 .. 3)
+for my $round (1 .. 2)
 {
 	for my $park ('off', 'on')
 	{
@@ -229,7 +253,7 @@ for my $round (1 .. 3)
 		wait_until($coord, 'SELECT sum(leased + resetting) FROM pooler.pools', '0', 'all are reset');
 	}
 }
-cmp_ok($least{on}, '<', $least{off} + 0.1, sprintf('ten at once with a slow reset: %.0f ms, %.0f ms without parking', map { 1000 * $least{$_} } qw(on off)));
+cmp_ok($least{on}, '<', $least{off} + 5, sprintf('ten at once with a slow reset: %.0f ms, %.0f ms without parking', map { 1000 * $least{$_} } qw(on off)));
 value($coord, 'SELECT pooler.clean()');
 
 # --- a datanode that falls silent --------------------------------------------------------------------
@@ -241,8 +265,9 @@ my $t = session($coord);
 $t->ask(q{BEGIN; SELECT example_leave('proxied', 'idle', 3)});
 $proxy->freeze();
 $offset = log_offset($coord);
-within(0.7, 'the datanode is silent: giving back does not wait', sub { $t->ask('COMMIT') });
+within(20, 'the datanode is silent: giving back does not wait for its answer', sub { $t->ask('COMMIT') });
 becomes('proxied', '0 1 0 1', '... it is parked');
+set_limit('2s');
 $t->ask('DISCARD ALL');
 wait_log($coord, qr/connection to datanode "proxied" is closed: pooler.reset_query failed: pooler.pooler_dn_set_timeout/, $offset,
 	'... and closed when the answer does not come in time');

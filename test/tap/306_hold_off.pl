@@ -108,9 +108,9 @@ for my $fault ('refuse', 'close')
 	my $retry = until_retry();
 	cmp_ok($retry, '<=', 5, sprintf('... the next attempt is at most 5 s away (%.2f)', $retry));
 	$proxy->forward();
-	$start = time;
+	$start = mark();
 	wait_for('its return', sub { $victim->tell(one('dn')); ($victim->hear())[1] eq '' });
-	cmp_ok(time - $start, '<', max($retry, 0) + 3, sprintf('... it finds the return (%.2f s)', time - $start));
+	cmp_ok(calm_since($start), '<', max($retry, 0) + 3, sprintf('... it finds the return (%.2f s)', time - $start));
 	is(settle($ground), 'settled', '... and the books agree');
 }
 
@@ -150,9 +150,9 @@ my $before = failures();
 wait_for('some attempts', sub { failures() > $before + 3 });
 my $retry = until_retry();
 $proxy->forward();
-my $start = time;
+my $start = mark();
 wait_for('two connections', sub { victim_pool($ground, 'idle') eq '2' });
-cmp_ok(time - $start, '<', max($retry, 0) + 3, sprintf('a minimum is filled again without anybody asking (%.2f s, hold-off %.2f s)',
+cmp_ok(calm_since($start), '<', max($retry, 0) + 3, sprintf('a minimum is filled again without anybody asking (%.2f s, hold-off %.2f s)',
 		time - $start, $retry));
 value($coord, q{ALTER SERVER dn OPTIONS (DROP min_pool_size)});
 
@@ -161,7 +161,7 @@ my $wrong = qr/FATAL:  password authentication failed for user "victim"/;
 value($dn, q{ALTER ROLE victim PASSWORD 'other'});
 my $offset = log_offset($dn);
 empty_pool();
-$start = time;
+$start = mark();
 storm('victim', $sessions, 3);
 my $attempts = refusals($wrong, $offset);
 cmp_ok($attempts, '<=', most_attempts(time - $start), sprintf('a wrong password: %d attempts in %.1f s', $attempts, time - $start));
@@ -186,7 +186,7 @@ my $full = qr/FATAL:  (?:sorry, too many clients|remaining connection slots)/;
 my $err = $victim->refused(one('dn'));
 like($err, qr/08001: could not connect to datanode "dn": .*(?:too many clients|remaining connection slots)/, '... a request is told so');
 $_->ask('COMMIT') for @askers[ 0 .. 3 ];
-$start = time;
+$start = mark();
 {
 	local $ENV{PGOPTIONS} = '-c pooler.queue_timeout=20s';
 	storm('victim', 40, 3);
@@ -196,7 +196,7 @@ $attempts = refusals($full, $offset);
 cmp_ok($attempts, '<=', most_attempts(time - $start), sprintf('... with few attempts at more: %d in %.1f s', $attempts, time - $start));
 $retry = until_retry();
 $_->quit() for @fillers;
-$start = time;
+$start = mark();
 for my $asker (@askers)
 {
 	wait_for('room', sub {
@@ -206,7 +206,7 @@ for my $asker (@askers)
 			return $served;
 		});
 }
-cmp_ok(time - $start, '<', max($retry, 0) + 8, sprintf('... they leave: the room is found (%.2f s)', time - $start));
+cmp_ok(calm_since($start), '<', max($retry, 0) + 8, sprintf('... they leave: the room is found (%.2f s)', time - $start));
 is(victim_pool($ground, 'leased'), 20, '... for all');
 
 $_->quit() for @askers;

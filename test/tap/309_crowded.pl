@@ -42,11 +42,11 @@ for my $turn (1 .. 3)
 
 # Room for all.
 my $retry = victim_pool($ground, 'coalesce(extract(epoch FROM retry_at - clock_timestamp()), 0)');
-my $start = time;
+my $start = mark();
 $_->quit() for @fillers;
 my @errors = grep { $_ ne '' } map { ($_->hear())[1] } @waiting;
 is_deeply(\@errors, [], 'room for all: all are served');
-cmp_ok(time - $start, '<', ($retry > 0 ? $retry : 0) + 3, sprintf('... soon (%.2f s, hold-off %.2f s)', time - $start, $retry));
+cmp_ok(calm_since($start), '<', ($retry > 0 ? $retry : 0) + 3, sprintf('... soon (%.2f s, hold-off %.2f s)', time - $start, $retry));
 $_->ask('COMMIT') for $holder, @waiting;
 is(settle($ground), 'settled', '... and all books agree');
 $_->quit() for $holder, @waiting;

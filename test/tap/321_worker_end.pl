@@ -158,9 +158,9 @@ for my $mode (qw(fast immediate))
 {
 	my ($main, $ending, @children) = occupy($mode);
 	my $offset = log_offset($coord);
-	my $start = time;
+	my $start = mark();
 	$coord->stop($mode);
-	cmp_ok(time - $start, '<', 10, "$mode: the server stops soon");
+	cmp_ok(calm_since($start), '<', 10, "$mode: the server stops soon");
 	is_deeply([ grep { !ended($_) } $ending, @children ], [], '... no process is left');
 	nothing_left($mode);
 	unlike(log_since($coord, $offset), qr/background worker "polarx_pooler worker|still waiting|could not/, '... nothing odd is logged');
@@ -185,7 +185,7 @@ is(value($dn, q{SELECT count(*) FROM t WHERE id = 'smart'}), '1', '... what was 
 
 # The postmaster's death.
 my ($main, $ending, @children) = occupy('orphaned');
-my $start = time;
+my $start = mark();
 $coord->kill9();
 $took = wait_for('the pooler worker to end', sub { ended($ending) });
 cmp_ok($took, '<', 2, sprintf('postmaster killed: the pooler worker ends by itself (%.2f s)', $took));

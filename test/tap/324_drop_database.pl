@@ -53,10 +53,10 @@ $admin->ask('SET client_min_messages = debug1');
 sub timed
 {
 	my ($sql) = @_;
-	my $start = time;
+	my $start = mark();
 	$admin->tell($sql);
 	my (undef, $err) = $admin->hear();
-	my $took = time - $start;
+	my $took = calm_since($start);
 	die "failed: $sql\n$err" if $err =~ /ERROR|FATAL/;
 	return ($took, $err =~ /DEBUG:  00000: pooler worker with PID \d+ has ended after (\d+) ms/);
 }

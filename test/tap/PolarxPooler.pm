@@ -1,7 +1,9 @@
 # The verbs of the multi-server tests: servers, nodes, statements, conditions to await.
 #
 # Run as an unprivileged user:  prove -I test/tap test/tap/001_query.pl
-# TESTDIR names a writable folder for the clusters (default: the current one).
+# TESTDIR names a writable folder for the clusters (default: the current one). POLARX_DATANODE_HOME names
+# the folder of another server's programs (bin, lib, share; with a bin/pg_config and a bin/psql) that the
+# datanodes run; that server has not got the extension.
 
 package PolarxPooler;
 
@@ -22,6 +24,7 @@ BEGIN
 }
 
 use Exporter 'import';
+use PolarxClock;
 use PolarxSession ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -30,7 +33,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   start_coordinator start_datanode add_node add_mapping set_conf me
-  value run_sql fails_with session within
+  value run_sql fails_with session within mark calm_since
   wait_until wait_for backends backend_pids worker_pid worker_pids
   log_offset log_since wait_log silent_port meanwhile statements
   finish
@@ -81,7 +84,8 @@ sub start_coordinator
 sub start_datanode
 {
 	my ($name, %opt) = @_;
-	my $server = PostgreSQL::Test::Cluster->new($name);
+	my $home = $ENV{POLARX_DATANODE_HOME};
+	my $server = PostgreSQL::Test::Cluster->new($name, $home ? (install_path => $home) : ());
 	$server->init(extra => [ '--locale=C', '--encoding=UTF8' ]);
 	$server->append_conf('postgresql.conf',
 		"shared_buffers = 16MB\nlisten_addresses = '127.0.0.1'\n" . ($opt{conf} // ''));
@@ -197,30 +201,31 @@ sub session
 	return PolarxSession->on(connstr($server, %opt));
 }
 
-# One test: the code finishes within that many seconds. Returns what it returned.
+# One test: the code finishes within that many seconds of a calm machine. Returns what it returned.
 sub within
 {
 	my ($seconds, $name, $code) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $start = time;
+	my $start = mark();
 	my $result = $code->();
-	my $took = time - $start;
+	my $took = calm_since($start);
 	ok($took < $seconds, sprintf('%s (%.2f of %.2f s)', $name, $took, $seconds));
 	return $result;
 }
 
-# Awaits a condition in Perl; dies with $what when it does not come. Returns the seconds taken.
+# Awaits a condition in Perl; dies with $what when it does not come within $limit seconds of a calm machine.
+# Returns these seconds.
 sub wait_for
 {
 	my ($what, $code, $limit) = @_;
-	my $start = time;
+	my $start = mark();
 	$limit //= $ENV{PG_TEST_TIMEOUT_DEFAULT} / 2;
 	until ($code->())
 	{
-		die "waited $limit s in vain for $what" if time - $start > $limit;
+		die "waited $limit s in vain for $what" if calm_since($start) > $limit || time - $start > $limit + 120;
 		usleep(20_000);
 	}
-	return time - $start;
+	return calm_since($start);
 }
 
 # One test: the statement's output becomes $expected ('t').
@@ -385,9 +390,9 @@ sub meanwhile
 	do
 	{
 		$session->ask("SELECT pooler.clean('$node')") if $count % 4 == 0;
-		my $start = time;
+		my $start = mark();
 		$session->ask("SELECT pooler.exec('$node', 'SELECT 1')");
-		my $took = time - $start;
+		my $took = calm_since($start);
 		$slowest = $took if $took > $slowest;
 		$count++;
 	} until ($until->($count));
