@@ -132,7 +132,7 @@ is(value($coord, q{SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_
 	JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 	JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
 	WHERE e.extname = 'polarx_pooler' AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),
-	'exec exec_all exec_all_autocommit exec_autocommit query query_all reset_params session_memory set_param',
+	'exec exec_all exec_all_autocommit exec_autocommit query query_all reset_params session_memory set_param version',
 	'the functions that every role may call');
 is(value($coord, q{SELECT count(*) FROM pg_class c WHERE relnamespace = 'pooler'::regnamespace
 	AND (has_table_privilege('stranger', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
