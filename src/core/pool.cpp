@@ -40,12 +40,25 @@ Sizes Pool::settled_sizes() const {
   return result;
 }
 
+namespace {
+
+const HoldOff* LaterOf(const HoldOff* one, const HoldOff* two) {
+  if (one == nullptr || two == nullptr) {
+    return one != nullptr ? one : two;
+  }
+  return two->failed_at() > one->failed_at() ? two : one;
+}
+
+}  // namespace
+
 const HoldOff* Pool::ActiveHoldOff() const {
-  return node->hold_off.active() ? &node->hold_off : hold_off.active() ? &hold_off : nullptr;
+  return LaterOf(node->hold_off.active() ? &node->hold_off : nullptr,
+                 hold_off.active() ? &hold_off : nullptr);
 }
 
 const HoldOff* Pool::ProvenHoldOff() const {
-  return node->hold_off.proven() ? &node->hold_off : hold_off.proven() ? &hold_off : nullptr;
+  return LaterOf(node->hold_off.proven() ? &node->hold_off : nullptr,
+                 hold_off.proven() ? &hold_off : nullptr);
 }
 
 }  // namespace polarx

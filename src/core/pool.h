@@ -45,6 +45,15 @@ enum class MemorySource : std::uint8_t {
   kNone,      // the remote user may do neither
 };
 
+// What a dispatch has found out about a pool so far; Dispatcher alone uses it.
+struct Course {
+  std::uint64_t dispatch = 0;  // the one that these are of
+  int claimed = 0;             // idle slots that older tickets for several nodes wait with
+  int soon = 0;                // slots on their way that no ticket counts on
+  int late = 0;                // connects that take long, likewise
+  bool over = false;           // nothing is left for its tickets
+};
+
 class Pool {
  public:
   Pool(PoolId id, Node* node, const MappingDefinition& mapping);
@@ -63,7 +72,8 @@ class Pool {
   int expiring() const { return Sum(expiring_); }
   // Those of them that are idle, oldest first.
   const std::map<SlotId, Slot*>& expiring_idle() const { return expiring_idle_; }
-  // The node's hold-off or else the pool's own, where it is active or proven; null: neither is.
+  // Of the node's hold-off and the pool's own that is active or proven; of both, the one that has
+  // failed last; null: neither is.
   const HoldOff* ActiveHoldOff() const;
   const HoldOff* ProvenHoldOff() const;
 
@@ -78,12 +88,18 @@ class Pool {
   bool dirty = false;     // PoolBook: stands in the list of pools to look at
   bool ever_acquired = false;
   TimePoint last_acquired{};
-  std::list<Ticket*> queue;  // oldest first
-  int impatient = 0;         // tickets in the queue without queue_timeout
-  int lacking = 0;           // tickets that nothing is under way for, as of the last turn
+  std::map<std::uint64_t, Ticket*> queue;  // by id, oldest first; RequestQueue alone changes it
+  int kept = 0;     // idle slots kept for the request that has the token; RequestQueue
+  int lacking = 0;  // tickets that nothing is under way for, as of the last turn
+  Course course;    // Dispatcher's notes
+
+  // ConnectGate alone changes these.
   HoldOff hold_off;
-  int parked = 0;            // of its leased slots, when they were last looked at
-  bool none_parked = false;  // of them, and none will be while tickets wait
+  bool login_refused = false;  // by class 28 or 3D: nothing is tried until a request asks
+  bool died_unused = false;    // its hold-off comes from connections that ended before their use
+  TimePoint trial_until{};     // ... the first one since has to last so long
+  int parked = 0;              // of its leased slots, when they were last looked at
+  bool none_parked = false;    // of them, and none will be while tickets wait
   MemorySource memory_source = MemorySource::kUnknown;
   TimePoint last_check{};   // SlotUpkeep: the last of the postponed memory checks
   std::deque<SlotId> cold;  // not warmed up so far, oldest first; some have been lent or are gone
@@ -122,26 +138,41 @@ struct Node {
   NodeDefinition definition;
   bool obsolete = false;  // gone from the catalog
   std::vector<Pool*> pools;
-  HoldOff hold_off;
   bool paused = false;         // no acquires, no connects
   int survivors = 0;           // leases that sessions still hold from an earlier worker
   bool memory_hidden = false;  // that some pool's memory cannot be measured was logged
-  bool known_up = false;       // a connect or ping succeeded since the last failure
-  int waiting = 0;             // tickets in the queues of its pools
   int lacking = 0;             // of its pools
+  bool none_parked = false;    // of its leases, and none will be while tickets wait
+  bool others_later = false;   // its other pools are to be looked at once no ticket waits
+  std::uint64_t dispatch = 0;  // Dispatcher: the one that these are of
+  int rooms = 0;               // ... closing slots that no ticket counts on
+  std::uint64_t judged = 0;    // Dispatcher: when its hopeless requests were looked for
   NodeCell* cell = nullptr;    // where sessions see that; null: leases on it are not parked
   std::uint32_t cell_index = protocol::kNoCell;
   std::uint32_t published = 0;       // what stands in the cell
-  Duration connect_time{};           // of late, to open one connection
   double ping_ms = -1;               // of the last successful ping; -1: none
   TimePoint fill_blocked_until{};    // PoolSizer: minima are not refilled until then
   std::optional<DatanodeRoom> room;  // unset: the datanode was not asked
+
+  // RequestQueue alone changes these.
+  std::map<std::uint64_t, Pool*> heads;      // its pools with tickets, by the oldest of these
+  std::map<std::uint64_t, Ticket*> hurried;  // tickets without queue_timeout, by id
+  int waiting = 0;                           // tickets in the queues of its pools
+  int waiting_single = 0;                    // of these, those for this node alone
+
+  // ConnectGate alone changes these.
+  HoldOff hold_off;
+  bool known_up = false;    // a connect or ping succeeded since the last failure
+  Duration connect_time{};  // of late, to open one connection
 
   Limits limits;  // that hold now: its own where it has any, else the settings'
 
   // Over all its pools.
   int count(SlotState state) const { return counts_[static_cast<std::size_t>(state)]; }
   int slots() const { return slots_; }
+  // Its pools with idle slots, the one farthest above its minimum first: by negated size, then id.
+  const std::map<std::pair<int, PoolId>, Pool*>& pools_with_idle() const { return with_idle_; }
+  TimePoint last_returned() const { return last_returned_; }  // when a lease of it ended last
   int leased() const { return count(SlotState::kLeased) + survivors; }
   int total() const { return slots_ + survivors; }
   int lasting_total() const { return total() - expiring_; }
@@ -154,6 +185,8 @@ struct Node {
   std::array<int, kSlotStates> counts_{};
   int slots_ = 0;
   int expiring_ = 0;
+  std::map<std::pair<int, PoolId>, Pool*> with_idle_;
+  TimePoint last_returned_{};
 
   friend class LeaseTable;  // it alone changes this
 

@@ -14,6 +14,7 @@ PoolBook::PoolBook(SlotDriver* driver, LeaseEvents* events, Surroundings* surrou
       surroundings_(surroundings),
       settings_(settings),
       random_(static_cast<std::minstd_rand::result_type>(seed)),
+      gate_(surroundings, seed),
       sizer_(settings),
       upkeep_(settings, seed + 1),
       leases_(cells) {}
@@ -35,7 +36,7 @@ void PoolBook::NoteHurry(const Pool& pool) {
 
 Urgency PoolBook::TakeUrgencyOfResets() {
   const bool hurry = std::exchange(hurries_resets_, false);
-  if (!tickets_.empty() || some_obsolete_) {
+  if (!queue_.empty() || some_obsolete_) {
     return Urgency::kAwaited;
   }
   return hurry ? Urgency::kAtOnce : Urgency::kMayWait;
@@ -47,24 +48,19 @@ void PoolBook::MarkNode(Node* node) {
   }
 }
 
-// What is idle in one pool of a full node may serve another by eviction.
-void PoolBook::MarkWaiting(Node* node) {
-  if (node->waiting == 0) {
-    return;
-  }
-  for (Pool* pool : node->pools) {
-    if (!pool->queue.empty()) {
-      MarkDirty(pool);
-    }
+// The pool's node has room for another slot or connect: for its tickets, whichever pool they wait
+// in. The minima of the other pools come when none waits any more.
+void PoolBook::MarkRoom(Pool* pool) {
+  Node* node = pool->node;
+  MarkDirty(pool);
+  if (node->waiting > 0 && settings_.warmup_query.empty()) {
+    node->others_later = true;
+  } else {
+    MarkNode(node);
   }
 }
 
 Slot* PoolBook::FindLease(LeaseId lease) { return leases_.Find(lease); }
-
-const Ticket* PoolBook::TicketOf(SessionId session) const {
-  const auto found = waiting_sessions_.find(session);
-  return found == waiting_sessions_.end() ? nullptr : found->second;
-}
 
 // --- sessions -----------------------------------------------------------------------------------
 
@@ -73,11 +69,9 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
                        TimePoint now, LeaseCell* cells) {
   assert(TicketOf(session) == nullptr);
   auto ticket = std::make_unique<Ticket>();
-  ticket->id = next_ticket_++;
   ticket->session = session;
   ticket->request = request;
   ticket->arrived_at = now;
-  ticket->patient = queue_timeout > Duration::zero();
   ticket->sets = sets;
   ticket->cells = cells;
   ++counters_.client_request_conn_total;
@@ -91,69 +85,35 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
     ticket->wants.push_back({.node = want.node,
                              .role = want.role,
                              .pool = entry->pool,
-                             .restricted = entry->definition.restricted,
-                             .place = {}});
+                             .restricted = entry->definition.restricted});
+    MarkDirty(entry->pool);
   }
-  if (ticket->patient) {
-    ticket->deadline = now + queue_timeout;
-    deadlines_.Set(ticket->id, ticket->deadline);
-  }
-  LimitPause(ticket.get(), now);
-  for (Ticket::Want& want : ticket->wants) {
-    Enqueue(ticket.get(), &want);
-  }
-  waiting_sessions_[session] = ticket.get();
-  if (ticket->wants.size() > 1) {
-    several_.emplace(ticket->id, ticket.get());
-  }
-  tickets_.emplace(ticket->id, std::move(ticket));
+  (void)queue_.Add(std::move(ticket), queue_timeout, settings_, now);
 }
 
-// By age: a ticket that moves to another pool keeps its turn.
-void PoolBook::Enqueue(Ticket* ticket, Ticket::Want* want) {
-  Pool* pool = want->pool;
-  auto place = pool->queue.end();
-  while (place != pool->queue.begin() && (*std::prev(place))->id > ticket->id) {
-    --place;
-  }
-  want->place = pool->queue.insert(place, ticket);
-  pool->impatient += ticket->patient ? 0 : 1;
-  ++pool->node->waiting;
-  MarkDirty(pool);
-}
-
-// Takes the ticket out of all queues; what it stood in the way of is looked at again.
-void PoolBook::Leave(Ticket* ticket) {
-  for (Ticket::Want& want : ticket->wants) {
-    want.pool->queue.erase(want.place);
-    want.pool->impatient -= ticket->patient ? 0 : 1;
-    --want.pool->node->waiting;
+// The ticket waits no longer; what it stood in the way of is looked at again.
+std::unique_ptr<Ticket> PoolBook::TakeOut(Ticket* ticket) {
+  std::unique_ptr<Ticket> taken = queue_.Remove(ticket);
+  for (const Ticket::Want& want : taken->wants) {
     MarkDirty(want.pool);
-    MarkWaiting(want.pool->node);
+    if (want.pool->node->waiting == 0 && std::exchange(want.pool->node->others_later, false)) {
+      MarkNode(want.pool->node);
+    }
   }
   WakeStarved();
-}
-
-// Ends the ticket's life; it must have left the queues.
-void PoolBook::Discard(Ticket* ticket) {
-  deadlines_.Remove(ticket->id);
-  waiting_sessions_.erase(ticket->session);
-  several_.erase(ticket->id);
-  tickets_.erase(ticket->id);
+  return taken;
 }
 
 void PoolBook::RejectTicket(Ticket* ticket, const Status& status) {
-  Leave(ticket);
-  events_->Reject(*ticket, status);
-  Discard(ticket);
+  events_->Reject(*TakeOut(ticket), status);
 }
 
 bool PoolBook::Withdraw(SessionId session, std::uint32_t request) {
-  const auto found = waiting_sessions_.find(session);
-  if (found == waiting_sessions_.end() || found->second->request != request) {
+  Ticket* ticket = queue_.Of(session);
+  if (ticket == nullptr || ticket->request != request) {
     return false;
   }
-  RejectTicket(found->second, Status(sqlstate::kQueryCanceled, "request was withdrawn"));
+  RejectTicket(ticket, Status(sqlstate::kQueryCanceled, "request was withdrawn"));
   return true;
 }
 
@@ -223,7 +183,6 @@ bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
 void PoolBook::Settle(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
   MarkDirty(pool);
-  MarkWaiting(pool->node);
   if (slot->doomed != CloseReason::kNone) {
     CloseSlot(slot, slot->doomed, now);
   } else if (pool->obsolete) {
@@ -271,37 +230,38 @@ void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
 void PoolBook::OnConnected(Slot* slot, TimePoint now) {
   Pool* pool = slot->pool;
   ++pool->counters.connects;
-  Duration& usual = pool->node->connect_time;
-  const Duration took = now - slot->state_since;
-  usual = usual == Duration::zero() ? took : (3 * usual + took) / 4;
+  gate_.OnConnected(pool, now - slot->state_since, now);
   upkeep_.Begin(slot, now);
-  RecoverNode(pool->node);
-  if (pool->hold_off.Clear()) {
-    const bool own = pool->hold_off.status().sqlstate() == sqlstate::kOutOfDescriptors;
-    surroundings_->Log(
-        "datanode \"" + pool->node->definition.name +
-            (own ? "\" is connected to again as remote user \"" + pool->remote_user + "\""
-                 : "\" lets remote user \"" + pool->remote_user + "\" in again"),
-        "");
-  }
-  MarkNode(pool->node);
+  MarkRoom(pool);
   pool->cold.push_back(slot->id);
   Settle(slot, now);
 }
 
 void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope scope,
                                TimePoint now) {
+  assert(slot->state == SlotState::kConnecting);
   Pool* pool = slot->pool;
   ++pool->counters.connect_failures;
-  const bool obsolete = pool->obsolete;
-  const TimePoint began = slot->state_since;
+  if (!pool->obsolete) {
+    gate_.OnConnectFailed(*slot, status, scope, now);
+  }
   slots_.Move(slot, SlotState::kClosing, now);
   Forget(slot);
-  if (!obsolete) {
-    Fail(pool, status, scope, now);
-    ProveByTicket(pool, began);
-  }
   MarkNode(pool->node);
+}
+
+void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& status,
+                      TimePoint now) {
+  Node* node = FindNode(id);
+  if (node == nullptr) {
+    return;
+  }
+  node->ping_ms = up ? milliseconds : node->ping_ms;
+  const bool held_off = node->hold_off.active();
+  gate_.OnPing(node, up, status, now);
+  if (held_off && !node->hold_off.active()) {
+    MarkNode(node);
+  }
 }
 
 void PoolBook::OnReady(Slot* slot, TimePoint now) {
@@ -314,7 +274,15 @@ void PoolBook::OnReady(Slot* slot, TimePoint now) {
   Settle(slot, now);
 }
 
+// The connection has ended by itself: if that was no use at all, its pool is held off.
+void PoolBook::NoteEnd(Slot* slot, const std::string& why, TimePoint now) {
+  if (gate_.OnEnded(*slot, why, now)) {
+    ++slot->pool->counters.connect_failures;
+  }
+}
+
 void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
+  NoteEnd(slot, why, now);
   switch (slot->state) {
     case SlotState::kLeased:
       slot->doomed = CloseReason::kError;
@@ -347,7 +315,7 @@ void PoolBook::OnClosed(Slot* slot, bool timed_out) {
     ++pool->counters.closed_error;
   }
   Forget(slot);
-  MarkNode(pool->node);
+  MarkRoom(pool);
 }
 
 void PoolBook::Forget(Slot* slot) {

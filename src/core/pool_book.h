@@ -20,9 +20,12 @@
 #include <utility>
 #include <vector>
 
+#include "core/connect_gate.h"
 #include "core/lease_table.h"
+#include "core/outside.h"
 #include "core/pool.h"
 #include "core/pool_sizer.h"
+#include "core/request_queue.h"
 #include "core/settings.h"
 #include "core/slot_table.h"
 #include "core/slot_upkeep.h"
@@ -33,76 +36,9 @@
 
 namespace polarx {
 
-using TicketId = std::uint64_t;  // ascending in order of arrival
-inline constexpr TicketId kNoTicket = ~TicketId{0};
-
 struct MappingEntry {
   MappingDefinition definition;  // its options live in the pool
   Pool* pool = nullptr;          // null where the status is not ok
-};
-
-// A request on its way; it stands in the queue of every pool that it wants.
-struct Ticket {
-  struct Want {
-    NodeId node = 0;
-    RoleId role = 0;
-    Pool* pool = nullptr;
-    bool restricted = true;  // the slot's connection must have used its password
-    std::list<Ticket*>::iterator place;
-  };
-  TicketId id = 0;
-  SessionId session = 0;
-  std::uint32_t request = 0;  // the session's own number
-  TimePoint arrived_at{};
-  TimePoint deadline = kNever;  // of queue_timeout
-  bool patient = false;         // has a queue_timeout
-  bool waited = false;          // could not be served in the turn it came
-  bool sets = false;            // its session sets parameters on what it gets
-  LeaseCell* cells = nullptr;   // kCellsOfASession of its session; null: it cannot park
-  std::vector<Want> wants;
-
-  // Lacks it a slot of another pool than this one?
-  bool LacksElsewhere(const Pool& pool) const;
-};
-
-// What is to be done to a slot's connection once it is reset.
-struct ResetWork {
-  protocol::ReleaseKind kind = protocol::ReleaseKind::kClean;
-  bool measure = false;             // -> OnMeasured in place of OnReady
-  std::vector<std::string> verify;  // parameters whose value its borrower may have changed
-};
-
-// The worker threads: what is done to connections. Results come back as events.
-class SlotDriver {
- public:
-  virtual ~SlotDriver() = default;
-  virtual void Connect(Slot* slot) = 0;                // -> OnConnected, OnConnectFailed
-  virtual void Warm(Slot* slot) = 0;                   // -> OnReady
-  virtual void Reset(Slot* slot, ResetWork work) = 0;  // -> OnReady or OnMeasured, OnBroken
-  virtual void Measure(Slot* slot) = 0;                // -> OnMeasured, OnBroken
-  virtual void Close(Slot* slot) = 0;                  // -> OnClosed
-  virtual bool LooksAlive(const Slot& slot) = 0;       // one non-blocking peek at an idle slot
-};
-
-// The sessions: what becomes of their requests and leases.
-class LeaseEvents {
- public:
-  virtual ~LeaseEvents() = default;
-  virtual void Grant(const Ticket& ticket, std::span<Slot* const> slots) = 0;
-  virtual void Reject(const Ticket& ticket, const Status& status) = 0;
-  virtual void Recall(const Slot& slot) = 0;  // its session is to give it back
-  virtual void Taken(const Slot& slot) = 0;   // it was parked, and is not its session's any more
-  virtual void LongLease(const Slot& slot, Duration held) = 0;
-};
-
-// The process: what it has room for, whom it serves, where it logs.
-class Surroundings {
- public:
-  virtual ~Surroundings() = default;
-  // Not ok: the process has no descriptor left for another connection, to that node for example.
-  virtual Status RoomFor(const Node& node) = 0;
-  virtual int SessionPid(SessionId session) = 0;  // for messages
-  virtual void Log(const std::string& message, const std::string& detail) = 0;
 };
 
 class PoolBook {
@@ -185,7 +121,7 @@ class PoolBook {
   const std::map<PoolId, std::unique_ptr<Pool>>& pools() const { return pools_; }
   std::map<PoolId, std::unique_ptr<Pool>>& pools() { return pools_; }
   const RequestCounters& counters() const { return counters_; }
-  const Ticket* TicketOf(SessionId session) const;
+  const Ticket* TicketOf(SessionId session) const { return queue_.Of(session); }
   const Settings& settings() const { return settings_; }
 
  private:
@@ -195,18 +131,19 @@ class PoolBook {
   Node* Define(const NodeDefinition& definition);
   Pool* PoolFor(Node* node, const MappingDefinition& mapping);
   void Retire(Pool* pool, TimePoint now);
-  void Rebind();
+  void Rebind(TimePoint now);
   void DropEmpty();
   void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
 
   void MarkDirty(Pool* pool);
   void NoteHurry(const Pool& pool);
   void MarkNode(Node* node);
-  void MarkWaiting(Node* node);
+  void MarkRoom(Pool* pool);
   void CloseSlot(Slot* slot, CloseReason reason, TimePoint now);
   void Doom(Slot* slot, CloseReason reason, TimePoint now);
   void DoomUnfit(TimePoint now);
   bool AboveLimit(const Node& node) const;
+  void NoteEnd(Slot* slot, const std::string& why, TimePoint now);
   void ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now,
                 std::vector<std::string> verify = {});
 
@@ -219,7 +156,6 @@ class PoolBook {
   bool EndTaken(Slot* slot, parking::State state, TimePoint now);
   bool TakeIfParked(Slot* slot, TimePoint now);
   bool TakeOrBar(Slot* slot, TimePoint now);
-  static Duration UsualConnectTime(const Node& node);
   Slot* TakeParked(Pool* pool, TakeScope scope, TimePoint now);
   bool EvictParked(Pool* beneficiary, TimePoint now);
   void TakeAllParked(Pool* pool, TimePoint now);
@@ -232,32 +168,29 @@ class PoolBook {
   void CallBack(Slot* slot, TimePoint now);
   bool IsOfUse(const Slot& slot, TimePoint now) const;
   void CloseDispensable(Pool* pool, TimePoint now);
-  void LimitPause(Ticket* ticket, TimePoint now);
   void Forget(Slot* slot);
   void Settle(Slot* slot, TimePoint now);
   double Jitter() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 
-  void Enqueue(Ticket* ticket, Ticket::Want* want);
-  void Leave(Ticket* ticket);
-  void Discard(Ticket* ticket);
+  std::unique_ptr<Ticket> TakeOut(Ticket* ticket);
   void RejectTicket(Ticket* ticket, const Status& status);
+  void PassToken(TimePoint now);
   void ServeDirty(std::vector<Pool*>* looked_at, TimePoint now);
-  void ServeSeveral(TimePoint now);
   void ExpireTickets(TimePoint now);
-  static const Node* PausedNode(const Ticket& ticket);
-  static std::string WaitedText(const Ticket& ticket, TimePoint now);
   void WakeSleepers(TimePoint now);
-  void SleepUntilRetry(const Pool& pool, TimePoint now);
-  void Serve(Pool* pool, TimePoint now);
-  bool MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const;
+  std::vector<Pool*> Dispatch(const std::vector<Pool*>& round, TimePoint now);
+  static bool HasNothingToGive(const Node& node);
+  void UpdateLacking(Pool* pool, TimePoint now);
+  void StartCourse(Pool* pool, TimePoint now);
+  void ProvideLater(TicketId id, Pool* pool, TimePoint now);
+  bool Provide(Ticket* ticket, Pool* pool, TimePoint now);
+  bool Obtain(const Ticket& ticket, Pool* pool, TimePoint now);
+  bool TakeParkedFor(Pool* pool, TakeScope scope, TimePoint now);
+  bool Evict(const Ticket& ticket, Pool* pool, TimePoint now);
   Slot* LiveIdle(Pool* pool, TimePoint now);
-  bool TryGrant(Ticket* ticket, bool again, TimePoint now);
+  bool TryGrant(Ticket* ticket, TimePoint now);
   void Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now);
-  static bool ProbeIsDue(const Pool& pool, const HoldOff& hold_off, TimePoint now);
-  bool CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const;
-  void ProveByTicket(Pool* pool, TimePoint began);
   void Open(Pool* pool, TimePoint now);
-  void OpenForTickets(Pool* pool, TimePoint now);
   // What should be idle before another connection would be open.
   struct SoonIdle {
     int from_reset = 0;  // or from a warm-up or check
@@ -265,11 +198,9 @@ class PoolBook {
   };
   SoonIdle CountSoonIdle(Pool* pool, TimePoint now);
   static bool IsClaimed(const Pool& pool, const Pool& beneficiary);
-  static bool HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket,
-                             TimePoint now);
-  static Pool* VictimFor(const Pool& beneficiary);
-  bool Evict(Pool* beneficiary, TimePoint now);
   void RejectHopeless(Pool* pool, TimePoint now);
+  void RejectHeldOff(Pool* pool, const HoldOff& hold_off, TimePoint now);
+  void RejectBeyondSlots(Node* node, TimePoint now);
   bool MustFill(const Pool& pool, TimePoint now) const;
 
   bool HasRoom(const Pool& pool);
@@ -281,11 +212,7 @@ class PoolBook {
   void FillFromSessions(std::vector<Pool*>* filling, TimePoint now);
   bool Fill(Pool* pool, TimePoint now);
   void WarmUp(Pool* pool, TimePoint now);
-  Status FullStatus(const Pool& pool, const Ticket& ticket, TimePoint now);
-  void Fail(Pool* pool, const Status& status, FailureScope scope, TimePoint now);
-  void FailNode(Node* node, const Status& status, TimePoint now);
-  void SleepUntilRetry(const Node& node, TimePoint now);
-  void RecoverNode(Node* node);
+  Status FullStatus(const Node& node, const Ticket& ticket, int place, TimePoint now);
 
   SlotDriver* const driver_;
   LeaseEvents* const events_;
@@ -297,13 +224,11 @@ class PoolBook {
   std::map<std::pair<NodeId, Options>, Pool*> by_options_;  // pools that are not obsolete
   std::map<MappingKey, MappingEntry> mappings_;
   SlotTable slots_;
+  ConnectGate gate_;
+  RequestQueue queue_;
   PoolSizer sizer_;
   SlotUpkeep upkeep_;
   LeaseTable leases_;
-  std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
-  std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
-  std::unordered_map<SessionId, Ticket*> waiting_sessions_;  // at most one ticket a session
-  TimerQueue<TicketId> deadlines_;
   TimerQueue<PoolId> sleepers_;  // pools to be looked at again
   std::set<NodeId> paused_;      // known or not
   bool all_paused_ = false;
@@ -316,7 +241,7 @@ class PoolBook {
   bool some_obsolete_ = false;                 // pools or nodes wait for their last slot to close
   RequestCounters counters_;
   PoolId next_pool_ = 1;
-  TicketId next_ticket_ = 1;
+  std::uint64_t dispatch_ = 0;  // how many there were
 };
 
 }  // namespace polarx

@@ -10,7 +10,7 @@ namespace polarx {
 
 // Do the pool's minima ask for another slot, and may it be opened?
 bool PoolBook::MustFill(const Pool& pool, TimePoint now) const {
-  return CanOpen(pool, false, now) && sizer_.CountMissing(pool, now) > 0;
+  return gate_.MayOpen(pool, ConnectPurpose::kReserve, now) && sizer_.CountMissing(pool, now) > 0;
 }
 
 // What sessions have given back, or keep and do not use, may be enough.

@@ -4,13 +4,6 @@
 #include "core/pool_book.h"
 
 namespace polarx {
-namespace {
-
-// Without queue_timeout a request waits so long for a paused node.
-constexpr std::chrono::seconds kPauseLimit{10};
-
-}  // namespace
-
 int PoolBook::Clean(NodeId node, const std::string& remote_user, TimePoint now) {
   int count = 0;
   for (auto& [id, pool] : pools_) {
@@ -66,15 +59,6 @@ Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
   return slot;
 }
 
-const Node* PoolBook::PausedNode(const Ticket& ticket) {
-  for (const Ticket::Want& want : ticket.wants) {
-    if (want.pool->node->paused) {
-      return want.pool->node;
-    }
-  }
-  return nullptr;
-}
-
 void PoolBook::Pause(NodeId which, bool paused, TimePoint now) {
   if (which == 0) {
     all_paused_ = paused;
@@ -96,19 +80,7 @@ void PoolBook::Pause(NodeId which, bool paused, TimePoint now) {
       MarkNode(node.get());
     }
   }
-  for (auto& [id, ticket] : tickets_) {
-    LimitPause(ticket.get(), now);
-  }
-}
-
-// A request without queue_timeout has a deadline while, and only while, a node of it is paused.
-void PoolBook::LimitPause(Ticket* ticket, TimePoint now) {
-  const bool paused = PausedNode(*ticket) != nullptr;
-  if (ticket->patient || paused == (ticket->deadline != kNever)) {
-    return;
-  }
-  ticket->deadline = paused ? now + kPauseLimit : kNever;
-  deadlines_.Set(ticket->id, ticket->deadline);
+  queue_.NotePauses(now);
 }
 
 void PoolBook::ResetStats() {

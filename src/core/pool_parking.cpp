@@ -19,6 +19,7 @@ void PoolBook::SetLacking(Pool* pool, int lacking) {
 void PoolBook::Publish(Node* node) {
   const auto waiting = static_cast<std::uint32_t>(node->lacking + (node->paused ? 1 : 0));
   if (LeaseTable::Publish(node, waiting) && waiting == 0) {
+    node->none_parked = false;
     for (Pool* pool : node->pools) {
       pool->none_parked = false;
     }
@@ -96,13 +97,6 @@ void PoolBook::LookAtRecentGrants(TimePoint now) {
 
 // --- parked -------------------------------------------------------------------------------------
 
-// How long a slot is waited for that is about to be idle: as long as another one takes to open.
-Duration PoolBook::UsualConnectTime(const Node& node) {
-  constexpr Duration kShortest = std::chrono::milliseconds(5);
-  constexpr Duration kLongest = std::chrono::seconds(1);
-  return std::clamp(node.connect_time, kShortest, kLongest);
-}
-
 // The one longest leased of those that are parked and may be taken. Null: none. While tickets wait
 // none is parked anew. For what is only better than to open another one, a few are looked at,
 // others the next time.
@@ -110,7 +104,7 @@ Slot* PoolBook::TakeParked(Pool* pool, TakeScope scope, TimePoint now) {
   if (pool->none_parked || pool->node->cell == nullptr) {
     return nullptr;
   }
-  const Duration rest = UsualConnectTime(*pool->node);
+  const Duration rest = ConnectGate::UsualConnectTime(*pool->node);
   std::list<Slot>& leased = pool->list(SlotState::kLeased);
   constexpr std::size_t kLooks = 8;
   for (std::size_t left = scope == TakeScope::kAllParked ? leased.size()
@@ -126,19 +120,20 @@ Slot* PoolBook::TakeParked(Pool* pool, TakeScope scope, TimePoint now) {
   return nullptr;
 }
 
-// Of the other pools of a full node, for a ticket older than theirs: closed.
+// Of the other pools of a full node: closed. Older tickets have had theirs.
 bool PoolBook::EvictParked(Pool* beneficiary, TimePoint now) {
-  for (Pool* pool : beneficiary->node->pools) {
-    if (pool == beneficiary ||
-        (!pool->queue.empty() && pool->queue.front()->id < beneficiary->queue.front()->id)) {
-      continue;
-    }
+  Node* node = beneficiary->node;
+  if (node->none_parked || node->cell == nullptr) {
+    return false;
+  }
+  for (Pool* pool : node->pools) {
     if (Slot* slot = TakeParked(pool, TakeScope::kAllParked, now); slot != nullptr) {
       CloseSlot(slot, CloseReason::kIdle, now);
-      sizer_.BlockRefill(beneficiary->node, now);
+      sizer_.BlockRefill(node, now);
       return true;
     }
   }
+  node->none_parked = node->published > 0;
   return false;
 }
 
@@ -166,7 +161,7 @@ void PoolBook::MaintainParked(Pool* pool, TimePoint now) {
   int wanted = pool->node->total() >= limits.max_size
                    ? limits.min_free - pool->sizes().idle - pool->sizes().resetting
                    : 0;
-  const Duration rest = UsualConnectTime(*pool->node);
+  const Duration rest = ConnectGate::UsualConnectTime(*pool->node);
   std::list<Slot>& leased = pool->list(SlotState::kLeased);
   for (auto place = leased.end(); place != leased.begin();) {
     Slot* slot = &*--place;

@@ -17,13 +17,24 @@ constexpr Duration kTellAgain = std::chrono::seconds(60);
 
 bool PoolBook::HasRoom(const Pool& pool) { return surroundings_->RoomFor(*pool.node).ok(); }
 
+// Does an older ticket than the beneficiary's oldest wait in the pool? Of one that waits in both, a
+// request for several nodes, one slot is claimed.
+bool PoolBook::IsClaimed(const Pool& pool, const Pool& beneficiary) {
+  if (pool.queue.empty()) {
+    return false;
+  }
+  const TicketId here = pool.queue.begin()->first;
+  const TicketId there = beneficiary.queue.begin()->first;
+  return here < there || (here == there && pool.count(SlotState::kIdle) == 1);
+}
+
 // The slot idle longest, of other pools that no older ticket waits in; `spare`: of those above
 // their minimum. Null: none.
 Slot* PoolBook::LongestIdle(const Pool& beneficiary, bool spare) {
   return slots_.LongestIdle([&beneficiary, spare](const Pool& pool) {
-    const int kept = spare ? pool.node->limits.min_size : 0;
-    return &pool != &beneficiary && pool.total() - pool.count(SlotState::kClosing) > kept &&
-           !IsClaimed(pool, beneficiary);
+    const int least = spare ? pool.node->limits.min_size : 0;
+    return &pool != &beneficiary && pool.count(SlotState::kIdle) > pool.kept &&
+           pool.total() - pool.count(SlotState::kClosing) > least && !IsClaimed(pool, beneficiary);
   });
 }
 
@@ -51,10 +62,11 @@ void PoolBook::MakeRoom(Pool* pool, int missing, TimePoint now) {
   starved_ = true;
   missing = std::min(missing, kParallelConnects - pool->node->count(SlotState::kConnecting)) -
             slots_.count(SlotState::kClosing);
-  const TicketId ticket = pool->queue.front()->id;
-  for (; missing > 0 && ticket < nothing_given_up_for_; --missing) {
+  const TicketId ticket = pool->queue.begin()->first;
+  for (; missing > 0 && ticket <= nothing_given_up_for_; --missing) {
     if (!GiveUpForRoom(*pool, now)) {
       nothing_given_up_for_ = ticket;
+      break;
     }
   }
 }
@@ -80,24 +92,25 @@ void PoolBook::RejectForRoom(Pool* pool, TimePoint now) {
   const bool coming = slots_.count(SlotState::kResetting) + slots_.count(SlotState::kChecking) +
                           slots_.count(SlotState::kWarming) >
                       0;
-  auto ticket = pool->queue.begin();
-  std::advance(ticket, std::min(pool->queue.size(),
-                                static_cast<std::size_t>(pool->count(SlotState::kConnecting))));
-  while (ticket != pool->queue.end()) {
-    Ticket* next = *ticket++;
-    if (next->patient) {
+  int under_way = pool->count(SlotState::kConnecting);
+  std::vector<Ticket*> hopeless;
+  for (const auto& [id, ticket] : pool->queue) {
+    if (under_way-- > 0 || ticket->patient) {
       continue;
     }
-    if (coming && now < next->arrived_at + kPatience) {
-      sleepers_.SetEarlier(pool->id, next->arrived_at + kPatience);
-      continue;
+    if (coming && now < ticket->arrived_at + kPatience) {
+      sleepers_.SetEarlier(pool->id, ticket->arrived_at + kPatience);
+    } else {
+      hopeless.push_back(ticket);
     }
+  }
+  for (Ticket* ticket : hopeless) {
     if (now >= told_lack_ + kTellAgain) {
       told_lack_ = now;
       surroundings_->Log(status.message(), status.detail());
     }
     ++pool->counters.rejected;
-    RejectTicket(next, status);
+    RejectTicket(ticket, status);
   }
 }
 

@@ -1,82 +1,34 @@
-// The end of a turn: tickets are served, slots opened and refilled; on the main thread.
+// The end of a turn: who is served, what is opened or given up for whom; on the main thread.
+//
+// A dispatch goes through the tickets of the nodes where something has happened, oldest first over
+// all of them. Each one is served, or counts on a slot that is on its way, or has one opened, taken
+// or given up for it; where nothing is left its pool is over, and a node that has nothing to give
+// as a whole. So older tickets have had their part of what there is before younger ones come, and
+// a dispatch takes as many steps as there are slots that are not in use, and not as tickets wait.
+// A ticket for several nodes comes after those for single ones while it lacks a slot elsewhere,
+// too: nothing is kept for it, unless it has the token.
 #include <algorithm>
+#include <queue>
 #include <utility>
 #include <vector>
 
 #include "core/pool_book.h"
+#include "core/refusals.h"
 
 namespace polarx {
-
 namespace {
 
 // So many times as long as usual.
 constexpr int kSlowConnect = 4;
 
-// Would a connect for a ticket of that pool be turned away now?
-bool HeldOff(const Pool& pool, TimePoint now) {
-  const HoldOff* hold_off = pool.ProvenHoldOff();
-  return hold_off != nullptr && !hold_off->Permits(now);
-}
-
-// The oldest one that lacks nothing but a slot of this pool.
-TicketId OldestInNeed(const Pool& pool) {
-  const auto found =
-      std::find_if(pool.queue.begin(), pool.queue.end(),
-                   [&pool](const Ticket* ticket) { return !ticket->LacksElsewhere(pool); });
-  return found == pool.queue.end() ? ~TicketId{0} : (*found)->id;
-}
-
-// Room on a node goes to the oldest ticket that it helps, whichever pool that waits in.
-void SortByNeed(std::vector<Pool*>* pools) {
-  std::vector<std::pair<TicketId, Pool*>> keyed;
-  keyed.reserve(pools->size());
-  for (Pool* pool : *pools) {
-    keyed.emplace_back(OldestInNeed(*pool), pool);  // once each, for it walks a queue
-  }
-  std::stable_sort(keyed.begin(), keyed.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::transform(keyed.begin(), keyed.end(), pools->begin(),
-                 [](const auto& entry) { return entry.second; });
-}
-
-// Is there an older one before it, in any of its queues, that could be served? Who lacks a slot
-// elsewhere holds nobody up.
-bool HasOlderAhead(const Ticket& ticket) {
-  for (const Ticket::Want& want : ticket.wants) {
-    for (const Ticket* older : want.pool->queue) {
-      if (older == &ticket) {
-        break;
-      }
-      if (!older->LacksElsewhere(*want.pool)) {
-        return true;
-      }
-    }
-  }
-  return false;
-}
-
 }  // namespace
-
-// Does another pool have an older ticket, which lacks nothing but a slot of it, and nothing for it?
-// It would get what is idle in this one.
-bool PoolBook::HasOlderInNeed(const Pool& other, const Pool& pool, const Ticket& ticket,
-                              TimePoint now) {
-  return &other != &pool && OldestInNeed(other) < ticket.id && !HeldOff(other, now) &&
-         other.count(SlotState::kIdle) + other.sizes().connecting == 0 && !IsClaimed(pool, other);
-}
-
-bool Ticket::LacksElsewhere(const Pool& pool) const {
-  return std::any_of(wants.begin(), wants.end(), [&pool](const Want& want) {
-    return want.pool != &pool &&
-           (want.pool->node->paused || want.pool->count(SlotState::kIdle) == 0);
-  });
-}
 
 void PoolBook::EndTurn(TimePoint now) {
   LookAtRecentGrants(now);
   WakeSleepers(now);
   WakeStarved();
   FireTimers(now);
+  PassToken(now);
   std::vector<Pool*> filling;
   ServeDirty(&filling, now);
   // What came back in this very turn has been handed out first.
@@ -97,62 +49,50 @@ void PoolBook::EndTurn(TimePoint now) {
   }
   for (Pool* pool : filling) {
     WarmUp(pool, now);
-    SleepUntilRetry(*pool, now);  // what woke it may have come before that
   }
   if (some_obsolete_) {
     DropEmpty();
   }
-}
-
-void PoolBook::ServeDirty(std::vector<Pool*>* looked_at, TimePoint now) {
-  while (!dirty_.empty()) {
-    std::vector<Pool*> round;
-    round.swap(dirty_);
-    if (round.size() > 1) {
-      SortByNeed(&round);
-    }
-    for (Pool* pool : round) {
-      pool->dirty = false;
-      Serve(pool, now);
-    }
-    for (Pool* pool : round) {
-      OpenForTickets(pool, now);
-    }
-    for (Pool* pool : round) {
-      RejectHopeless(pool, now);
-    }
-    looked_at->insert(looked_at->end(), round.begin(), round.end());
-    if (dirty_.empty() && !several_.empty()) {
-      ServeSeveral(now);
-    }
-  }
-}
-
-// One that wants several nodes may have waited for one before it, in a pool where nothing happened.
-void PoolBook::ServeSeveral(TimePoint now) {
-  for (auto place = several_.begin(); place != several_.end();) {
-    Ticket* ticket = (place++)->second;
-    (void)TryGrant(ticket, true, now);
-  }
+  queue_.NoteWaited();
 }
 
 TimePoint PoolBook::NextDeadline() const {
-  return std::min(
-      {deadlines_.Next(), sleepers_.Next(), upkeep_.NextDeadline(), leases_.NextDeadline()});
+  return std::min({queue_.NextTime(), gate_.NextTime(), sleepers_.Next(), upkeep_.NextDeadline(),
+                   leases_.NextDeadline()});
+}
+
+void PoolBook::WakeSleepers(TimePoint now) {
+  while (const auto id = sleepers_.TakeDue(now)) {
+    MarkDirty(pools_.at(*id).get());
+  }
+  while (const auto id = gate_.TakeDue(now)) {
+    Pool* pool = pools_.at(*id).get();
+    gate_.EndTrial(pool, now);
+    MarkDirty(pool);
+  }
+}
+
+// Whom slots were kept for, and for whom they are kept now, both are looked at.
+void PoolBook::PassToken(TimePoint now) {
+  const Ticket* before = queue_.holder();
+  if (queue_.PassToken(now)) {
+    for (const Ticket* ticket : {before, queue_.holder()}) {
+      for (const Ticket::Want& want :
+           ticket == nullptr ? std::vector<Ticket::Want>() : ticket->wants) {
+        MarkDirty(want.pool);
+      }
+    }
+  }
 }
 
 void PoolBook::ExpireTickets(TimePoint now) {
-  while (const auto due = deadlines_.TakeDue(now)) {
-    Ticket* ticket = tickets_.at(*due).get();
-    if (const Node* node = PausedNode(*ticket); node != nullptr) {
-      RejectTicket(ticket, Status(sqlstate::kPoolFull,
-                                  "datanode \"" + node->definition.name + "\" is paused" +
-                                      WaitedText(*ticket, now),
-                                  "", "Run pooler.resume() to let requests go on."));
+  while (Ticket* ticket = queue_.TakeExpired(now)) {
+    if (const Node* node = RequestQueue::PausedNode(*ticket); node != nullptr) {
+      RejectTicket(ticket, PausedRefusal(*node, *ticket, now));
       continue;
     }
     // The first pool that has nothing to give is the one that it waited for.
-    const Pool* lacking = ticket->wants.front().pool;
+    Pool* lacking = ticket->wants.front().pool;
     for (const Ticket::Want& want : ticket->wants) {
       if (want.pool->count(SlotState::kIdle) == 0) {
         lacking = want.pool;
@@ -161,65 +101,234 @@ void PoolBook::ExpireTickets(TimePoint now) {
     }
     if (const HoldOff* hold_off = lacking->ActiveHoldOff(); hold_off != nullptr) {
       RejectTicket(ticket, hold_off->Refusal(now));
-    } else if (const Status room = surroundings_->RoomFor(*lacking->node);
-               !room.ok() && lacking->node->total() < lacking->node->limits.max_size) {
-      ++pools_.at(lacking->id)->counters.rejected;
-      RejectTicket(ticket, room);
+      continue;
+    }
+    ++lacking->counters.rejected;
+    const Node& node = *lacking->node;
+    const Status room = surroundings_->RoomFor(node);
+    if (node.total() >= node.limits.max_size) {
+      RejectTicket(ticket, FullStatus(node, *ticket, RequestQueue::PlaceOn(node, *ticket), now));
     } else {
-      ++pools_.at(lacking->id)->counters.rejected;
-      RejectTicket(ticket, FullStatus(*lacking, *ticket, now));
+      RejectTicket(ticket, room.ok() ? UnansweredRefusal(*lacking, *ticket,
+                                                         settings_.pooler_connect_timeout, now)
+                                     : room);
     }
   }
 }
 
-void PoolBook::WakeSleepers(TimePoint now) {
-  while (const auto pool = sleepers_.TakeDue(now)) {
-    MarkDirty(pools_.at(*pool).get());
+// --- a dispatch ---------------------------------------------------------------------------------
+
+void PoolBook::ServeDirty(std::vector<Pool*>* looked_at, TimePoint now) {
+  while (!dirty_.empty()) {
+    std::vector<Pool*> round;
+    round.swap(dirty_);
+    for (Pool* pool : round) {
+      pool->dirty = false;
+    }
+    for (Pool* pool : Dispatch(round, now)) {
+      RejectHopeless(pool, now);
+    }
+    looked_at->insert(looked_at->end(), round.begin(), round.end());
   }
 }
 
-void PoolBook::Serve(Pool* pool, TimePoint now) {
-  for (auto place = pool->queue.begin(); place != pool->queue.end();) {
-    Ticket* ticket = *place;
-    if (TryGrant(ticket, false, now)) {
-      place = pool->queue.begin();
-    } else if (ticket->wants.size() == 1) {
-      break;
-    } else {
-      ++place;  // it may lack a slot elsewhere, and nothing is reserved for it here
+namespace {
+
+// What comes next: by ticket, then pool, for a ticket for several nodes comes once for each.
+struct Turn {
+  TicketId ticket;
+  Pool* pool;
+  bool operator<(const Turn& other) const {
+    return std::pair(ticket, pool->id) > std::pair(other.ticket, other.pool->id);
+  }
+};
+
+}  // namespace
+
+// Returns the pools that it has looked at: those, and others of their nodes.
+std::vector<Pool*> PoolBook::Dispatch(const std::vector<Pool*>& round, TimePoint now) {
+  std::priority_queue<Turn> turns;
+  std::vector<Pool*> visited = round;
+  std::vector<Turn> postponed;
+  ++dispatch_;
+  // A node's pools come in one after the other, each when the oldest ticket of the one before has
+  // had its turn.
+  const auto add_pool_behind = [&](const Node& node, TicketId ticket) {
+    for (auto head = node.heads.upper_bound(ticket); head != node.heads.end(); ++head) {
+      if (head->second->course.dispatch != dispatch_) {
+        StartCourse(head->second, now);
+        visited.push_back(head->second);
+        turns.push({head->first, head->second});
+        return;
+      }
+    }
+  };
+  for (Pool* pool : round) {
+    UpdateLacking(pool, now);
+  }
+  if (!queue_.empty()) {
+    (void)CollectReturned(now);
+  }
+  for (const Pool* pool : round) {
+    Node* node = pool->node;
+    if (node->waiting > 0 && !node->paused && node->dispatch != dispatch_) {
+      node->dispatch = dispatch_;
+      node->rooms = node->count(SlotState::kClosing);
+      add_pool_behind(*node, 0);
     }
   }
-  for (auto ticket = pool->queue.rbegin(); ticket != pool->queue.rend() && !(*ticket)->waited;
-       ++ticket) {
-    (*ticket)->waited = true;
+  while (!turns.empty()) {
+    const auto [id, pool] = turns.top();
+    turns.pop();
+    const Node& node = *pool->node;
+    if (HasNothingToGive(node)) {
+      continue;
+    }
+    if (const auto place = pool->queue.find(id); place != pool->queue.end()) {
+      if (node.waiting_single > 0 && queue_.ComesLater(*place->second, *pool)) {
+        postponed.push_back({id, pool});
+      } else if (!pool->course.over) {
+        pool->course.over = !Provide(place->second, pool, now);
+      } else if (queue_.HasAll(*place->second)) {
+        (void)TryGrant(place->second, now);  // what is idle is kept for nobody before it
+      }
+    }
+    add_pool_behind(node, id);
+    if (const auto behind = pool->queue.upper_bound(id);
+        behind != pool->queue.end() && (!pool->course.over || pool->count(SlotState::kIdle) > 0)) {
+      turns.push({behind->first, pool});
+    }
+  }
+  for (const auto& [id, pool] : postponed) {
+    ProvideLater(id, pool, now);
+  }
+  for (Pool* pool : visited) {
+    UpdateLacking(pool, now);
+  }
+  return visited;
+}
+
+// What is left, for a ticket that others have come before.
+void PoolBook::ProvideLater(TicketId id, Pool* pool, TimePoint now) {
+  const auto place = pool->queue.find(id);
+  if (place != pool->queue.end() && !pool->course.over && !HasNothingToGive(*pool->node)) {
+    pool->course.over = !Provide(place->second, pool, now);
   }
 }
 
-// True: the ticket is gone, served or rejected. `again`: it has been tried since its pools changed.
-bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
-  if (PausedNode(*ticket) != nullptr) {
+// Every slot is lent, in use, and may not be taken back.
+bool PoolBook::HasNothingToGive(const Node& node) {
+  return node.total() >= node.limits.max_size && node.count(SlotState::kIdle) == 0 &&
+         (node.none_parked || node.cell == nullptr);
+}
+
+// How many of the pool's tickets wait for more than what will be idle soon. Before the cells of its
+// leases are looked at.
+void PoolBook::UpdateLacking(Pool* pool, TimePoint now) {
+  const bool waits = !pool->queue.empty() && !pool->node->paused;
+  const SoonIdle coming = waits ? CountSoonIdle(pool, now) : SoonIdle();
+  const int lacking = static_cast<int>(pool->queue.size()) - pool->count(SlotState::kIdle) -
+                      coming.from_reset - coming.from_connect;
+  SetLacking(pool, waits ? std::max(lacking, 0) : 0);
+}
+
+void PoolBook::StartCourse(Pool* pool, TimePoint now) {
+  UpdateLacking(pool, now);
+  const SoonIdle coming = CountSoonIdle(pool, now);
+  pool->course = {.dispatch = dispatch_,
+                  .claimed = 0,
+                  .soon = coming.from_reset + coming.from_connect,
+                  .late = pool->count(SlotState::kConnecting) - coming.from_connect,
+                  .over = false};
+}
+
+// False: there is nothing for this ticket in the pool, and so nothing for those behind it.
+bool PoolBook::Provide(Ticket* ticket, Pool* pool, TimePoint now) {
+  Course& course = pool->course;
+  if (queue_.HasAll(*ticket) && TryGrant(ticket, now)) {
+    return true;
+  }
+  if (!ticket->single() && queue_.IdleFor(*ticket, *pool) > course.claimed) {
+    ++course.claimed;
+  } else if (course.soon > 0) {
+    --course.soon;
+  } else if (course.late > 0) {
+    --course.late;
+    (void)(TakeParkedFor(pool, TakeScope::kRestedOrUnused, now) ||
+           TakeParkedFor(pool, TakeScope::kAllParked, now));
+  } else {
+    return Obtain(*ticket, pool, now);
+  }
+  return true;
+}
+
+// One slot more, by whatever way is open. Other sessions' parked leases that they still use only
+// where no other way is left.
+bool PoolBook::Obtain(const Ticket& ticket, Pool* pool, TimePoint now) {
+  if (TakeParkedFor(pool, TakeScope::kRestedOrUnused, now)) {
+    return true;
+  }
+  Node* node = pool->node;
+  const bool may_open = gate_.MayOpen(*pool, ConnectPurpose::kRequest, now);
+  if (may_open && HasRoom(*pool)) {
+    Open(pool, now);
+    if (node->cell != nullptr) {  // if it takes longer, sessions can help
+      sleepers_.SetEarlier(pool->id, now + kSlowConnect * ConnectGate::UsualConnectTime(*node));
+    }
+    return true;
+  }
+  if (TakeParkedFor(pool, TakeScope::kAllParked, now)) {
+    return true;
+  }
+  if (may_open) {
+    MakeRoom(pool,
+             static_cast<int>(pool->queue.size()) - pool->count(SlotState::kIdle) -
+                 pool->count(SlotState::kConnecting) - CountSoonIdle(pool, now).from_reset,
+             now);
     return false;
   }
+  if (node->total() < node->limits.max_size || ConnectGate::IsHeldOff(*pool, now)) {
+    return false;
+  }
+  if (PoolSizer::IsRefillBlocked(*node, now)) {
+    sizer_.BlockRefill(node, now);
+  }
+  if (node->rooms > 0) {
+    --node->rooms;
+    return true;
+  }
+  return Evict(ticket, pool, now) || EvictParked(pool, now);
+}
+
+bool PoolBook::TakeParkedFor(Pool* pool, TakeScope scope, TimePoint now) {
+  Slot* slot = TakeParked(pool, scope, now);
+  if (slot != nullptr) {
+    ComeBack(slot, protocol::ReleaseKind::kClean, now);
+  }
+  return slot != nullptr;
+}
+
+// Gives up the idle slot longest unused of another pool of the node: one that no older ticket waits
+// with, where the ticket wants several nodes, for these two might go on taking slots from each
+// other. What a ticket for one node takes is soon given back.
+bool PoolBook::Evict(const Ticket& ticket, Pool* pool, TimePoint now) {
+  Pool* victim = SlotTable::LargestWithIdle(*pool->node, [&](const Pool& other) {
+    const bool looked_at = other.course.dispatch == dispatch_ && !ticket.single();
+    return &other != pool && queue_.IdleFor(ticket, other) > (looked_at ? other.course.claimed : 0);
+  });
+  if (victim == nullptr) {
+    return false;
+  }
+  CloseSlot(&victim->list(SlotState::kIdle).back(), CloseReason::kIdle, now);
+  sizer_.BlockRefill(pool->node, now);
+  return true;
+}
+
+// The ticket has all it wants, unless one turns out to be dead. True: it is gone, served or
+// rejected.
+bool PoolBook::TryGrant(Ticket* ticket, TimePoint now) {
   std::vector<Slot*> slots;
   slots.reserve(ticket->wants.size());
-  bool have_idle = true;  // so many that it would be served but for others
-  for (const Ticket::Want& want : ticket->wants) {
-    have_idle = have_idle && want.pool->count(SlotState::kIdle) > 0;
-  }
-  if (ticket->wants.size() > 1 && (!have_idle || HasOlderAhead(*ticket))) {
-    return false;
-  }
-  for (const Ticket::Want& want : ticket->wants) {
-    if (MustYield(*want.pool, *ticket, now)) {
-      // What is looked at again has no idle slot, so that none of its tickets comes here in turn.
-      for (Pool* other : want.pool->node->pools) {
-        if (have_idle && !again && HasOlderInNeed(*other, *want.pool, *ticket, now)) {
-          MarkDirty(other);
-        }
-      }
-      return false;
-    }
-  }
   for (const Ticket::Want& want : ticket->wants) {
     Slot* slot = LiveIdle(want.pool, now);
     if (slot == nullptr) {
@@ -236,7 +345,7 @@ bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
     }
     slots.push_back(slot);
   }
-  Leave(ticket);
+  const std::unique_ptr<Ticket> served = TakeOut(ticket);
   for (std::size_t i = 0; i < slots.size(); ++i) {
     Hand(slots[i], *ticket, ticket->wants[i].role, now);
   }
@@ -248,7 +357,6 @@ bool PoolBook::TryGrant(Ticket* ticket, bool again, TimePoint now) {
     ++counters_.client_request_from_hashtab;
   }
   events_->Grant(*ticket, slots);
-  Discard(ticket);
   return true;
 }
 
@@ -257,6 +365,7 @@ void PoolBook::Hand(Slot* slot, const Ticket& ticket, RoleId role, TimePoint now
   slots_.Move(slot, SlotState::kLeased, now);
   leases_.Begin(slot, {.session = ticket.session, .role = role, .cells = ticket.cells}, now);
   upkeep_.Arm(*slot);
+  gate_.OnLent(pool);
   pool->ever_acquired = true;
   pool->last_acquired = now;
   NoteHurry(*pool);
@@ -279,6 +388,7 @@ Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
     if (now >= upkeep_.EndOf(*slot)) {
       CloseSlot(slot, CloseReason::kLifetime, now);
     } else if (!driver_->LooksAlive(*slot)) {
+      NoteEnd(slot, "", now);
       CloseSlot(slot, CloseReason::kError, now);
     } else {
       return slot;
@@ -287,97 +397,10 @@ Slot* PoolBook::LiveIdle(Pool* pool, TimePoint now) {
   return nullptr;
 }
 
-// A node at its limit is shared in order of arrival: an idle slot is kept for an older ticket of
-// another pool, which gets it by eviction.
-bool PoolBook::MustYield(const Pool& pool, const Ticket& ticket, TimePoint now) const {
-  const Node& node = *pool.node;
-  if (node.waiting <= static_cast<int>(pool.queue.size()) || node.total() < node.limits.max_size) {
-    return false;
-  }
-  int older = 0;
-  int coming = 0;
-  for (const Pool* other : node.pools) {
-    coming += other->count(SlotState::kClosing);
-    older += HasOlderInNeed(*other, pool, ticket, now) ? 1 : 0;
-  }
-  return older > coming;
-}
-
-bool PoolBook::CanOpen(const Pool& pool, bool for_ticket, TimePoint now) const {
-  const Node& node = *pool.node;
-  if (pool.obsolete || node.paused || node.total() >= node.limits.max_size) {
-    return false;
-  }
-  const int connecting = node.count(SlotState::kConnecting);
-  const auto holds = [for_ticket](const HoldOff& hold_off) {
-    return for_ticket ? hold_off.proven() : hold_off.active();
-  };
-  if (holds(node.hold_off)) {
-    return ProbeIsDue(pool, node.hold_off, now);
-  }
-  if (holds(pool.hold_off) && !ProbeIsDue(pool, pool.hold_off, now)) {
-    return false;
-  }
-  if (node.hold_off.Crowded(now)
-          ? connecting > 0
-          : pool.hold_off.Crowded(now) && pool.count(SlotState::kConnecting) > 0) {
-    return false;
-  }
-  return connecting < kParallelConnects;
-}
-
-void PoolBook::Open(Pool* pool, TimePoint now) { driver_->Connect(slots_.Add(pool, now)); }
-
-void PoolBook::OpenForTickets(Pool* pool, TimePoint now) {
-  if (pool->queue.empty() || pool->node->paused) {
-    SetLacking(pool, 0);
-    return;
-  }
-  (void)CollectReturned(now);
-  const SoonIdle coming = CountSoonIdle(pool, now);
-  // Connects that take longer will come, too, but nobody waits for them alone.
-  int lacking = static_cast<int>(pool->queue.size()) - pool->count(SlotState::kIdle) -
-                coming.from_reset - coming.from_connect;
-  int missing = lacking - (pool->count(SlotState::kConnecting) - coming.from_connect);
-  SetLacking(pool, std::max(lacking, 0));
-  // Other sessions' parked leases: those that they still use only where no other way is left.
-  for (const TakeScope scope : {TakeScope::kRestedOrUnused, TakeScope::kAllParked}) {
-    while (lacking > 0) {
-      Slot* slot = TakeParked(pool, scope, now);
-      if (slot == nullptr) {
-        break;
-      }
-      ComeBack(slot, protocol::ReleaseKind::kClean, now);
-      --lacking;
-      --missing;
-    }
-    while (scope == TakeScope::kRestedOrUnused && missing > 0 && CanOpen(*pool, true, now) &&
-           HasRoom(*pool)) {
-      Open(pool, now);
-      if (pool->node->cell != nullptr) {  // if it takes longer, sessions can help
-        sleepers_.SetEarlier(pool->id, now + kSlowConnect * UsualConnectTime(*pool->node));
-      }
-      --lacking;
-      --missing;
-    }
-  }
-  SetLacking(pool, std::max(lacking, 0));
-  if (missing > 0 && CanOpen(*pool, true, now)) {
-    MakeRoom(pool, missing, now);
-    return;
-  }
-  Node* node = pool->node;
-  if (missing <= 0 || HeldOff(*pool, now) || node->total() < node->limits.max_size) {
-    return;
-  }
-  if (PoolSizer::IsRefillBlocked(*node, now)) {
-    sizer_.BlockRefill(node, now);
-  }
-  for (missing -= node->count(SlotState::kClosing); missing > 0; --missing) {
-    if (!Evict(pool, now) && !EvictParked(pool, now)) {
-      break;
-    }
-  }
+void PoolBook::Open(Pool* pool, TimePoint now) {
+  Slot* slot = slots_.Add(pool, now);
+  ConnectGate::OnOrdered(slot);
+  driver_->Connect(slot);
 }
 
 // Once it takes longer, a ticket gets a connection of its own, or what sessions give back.
@@ -387,12 +410,13 @@ PoolBook::SoonIdle PoolBook::CountSoonIdle(Pool* pool, TimePoint now) {
   for (const SlotState state :
        {SlotState::kConnecting, SlotState::kWarming, SlotState::kResetting, SlotState::kChecking}) {
     const bool opening = state == SlotState::kConnecting;
-    const Duration patience = UsualConnectTime(*pool->node) * (opening ? kSlowConnect : 1);
+    const Duration usual =
+        ConnectGate::UsualConnectTime(*pool->node) * (opening ? kSlowConnect : 1);
     for (const Slot& slot : pool->list(state)) {
-      if (now - slot.state_since >= patience) {
+      if (now - slot.state_since >= usual) {
         break;  // the front is the youngest
       }
-      until = std::min(until, slot.state_since + patience);
+      until = std::min(until, slot.state_since + usual);
       ++(opening ? coming.from_connect : coming.from_reset);
     }
   }

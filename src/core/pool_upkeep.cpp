@@ -54,7 +54,7 @@ Pool* PoolBook::PoolFor(Node* node, const MappingDefinition& mapping) {
   if (const auto found = by_options_.find(key); found != by_options_.end()) {
     return found->second;
   }
-  node->hold_off = HoldOff();  // who has changed something wants to see it tried
+  ConnectGate::ForgetFailures(node);
   auto pool = std::make_unique<Pool>(next_pool_++, node, mapping);
   Pool* result = pool.get();
   pools_.emplace(result->id, std::move(pool));
@@ -76,8 +76,7 @@ Node* PoolBook::Define(const NodeDefinition& definition) {
   } else if (node->definition.host != definition.host ||
              node->definition.hostaddr != definition.hostaddr ||
              node->definition.port != definition.port) {
-    node->hold_off = HoldOff();
-    node->known_up = false;
+    ConnectGate::ForgetWhatIsKnown(node.get());
   }
   node->definition = definition;
   node->limits = LimitsOf(definition);
@@ -126,7 +125,7 @@ void PoolBook::SetCatalog(const std::vector<NodeDefinition>& nodes,
   }
   some_obsolete_ = true;
   DoomUnfit(now);
-  Rebind();
+  Rebind(now);
   CloseAboveLimits(now);
 }
 
@@ -154,9 +153,9 @@ void PoolBook::Retire(Pool* pool, TimePoint now) {
 }
 
 // Tickets that wait for retired pools go to the pools that their mappings lead to now.
-void PoolBook::Rebind() {
+void PoolBook::Rebind(TimePoint now) {
   std::vector<Ticket*> stranded;
-  for (auto& [id, ticket] : tickets_) {
+  for (auto& [id, ticket] : queue_.all()) {
     if (std::any_of(ticket->wants.begin(), ticket->wants.end(), [this](const Ticket::Want& want) {
           const MappingEntry* entry = FindMapping(want.node, want.role);
           return entry == nullptr || entry->pool != want.pool ||
@@ -182,13 +181,15 @@ void PoolBook::Rebind() {
       RejectTicket(ticket, status);
       continue;
     }
-    Leave(ticket);
-    for (Ticket::Want& want : ticket->wants) {
-      const MappingEntry* entry = FindMapping(want.node, want.role);
-      want.pool = entry->pool;
-      want.restricted = entry->definition.restricted;
-      Enqueue(ticket, &want);
-    }
+    queue_.Rebind(ticket, now, [&] {
+      for (Ticket::Want& want : ticket->wants) {
+        const MappingEntry* entry = FindMapping(want.node, want.role);
+        MarkDirty(want.pool);
+        want.pool = entry->pool;
+        want.restricted = entry->definition.restricted;
+        MarkDirty(want.pool);
+      }
+    });
   }
 }
 
@@ -199,6 +200,7 @@ void PoolBook::DropEmpty() {
     Pool* pool = entry->second.get();
     if (pool->obsolete && pool->total() == 0 && pool->queue.empty() && !pool->dirty) {
       sleepers_.Remove(pool->id);
+      gate_.Forget(*pool);
       std::erase(pool->node->pools, pool);
       entry = pools_.erase(entry);
     } else {

@@ -49,6 +49,9 @@ struct Connection {
   int socket = -1;  // valid from connected until it is closing
   int remote_pid = 0;
   bool password_used = false;
+  // Requests waited when it was ordered, in its pool and on its node; ConnectGate sets these.
+  bool pool_waited = false;
+  bool node_waited = false;
   SharedParameters parameters;  // as the datanode last reported them; null until connected
 };
 

@@ -15,11 +15,21 @@ Slot* SlotTable::Add(Pool* pool, TimePoint now) {
   slot->pool = pool;
   slot->self = connecting.begin();
   slot->age.created_at = slot->state_since = now;
-  ++pool->total_;
-  ++pool->node->slots_;
+  CountTotal(pool, 1);
   Count(slot, SlotState::kConnecting, 1);
   slots_.emplace(slot->id, slot);
   return slot;
+}
+
+// The node's pools with idle slots are in order of size.
+void SlotTable::CountTotal(Pool* pool, int change) {
+  Node* node = pool->node;
+  const bool listed = node->with_idle_.erase({-pool->total_, pool->id}) > 0;
+  pool->total_ += change;
+  node->slots_ += change;
+  if (listed) {
+    node->with_idle_.emplace(std::pair(-pool->total_, pool->id), pool);
+  }
 }
 
 void SlotTable::Count(Slot* slot, SlotState state, int change) {
@@ -37,6 +47,15 @@ void SlotTable::Count(Slot* slot, SlotState state, int change) {
   }
   if (slot->age.expiring) {
     CountExpiring(slot, state, change);
+  }
+  if (state == SlotState::kIdle) {
+    const std::pair key(-pool->total_, pool->id);
+    const int idle = pool->count(SlotState::kIdle);
+    if (change > 0 && idle == 1) {
+      node->with_idle_.emplace(key, pool);
+    } else if (change < 0 && idle == 0) {
+      node->with_idle_.erase(key);
+    }
   }
 }
 
@@ -70,6 +89,9 @@ void SlotTable::Move(Slot* slot, SlotState to, TimePoint now) {
   Count(slot, to, 1);
   if (slot->state == SlotState::kIdle || to == SlotState::kIdle) {
     SetIdleEnd(pool);
+  }
+  if (slot->state == SlotState::kLeased) {
+    pool->node->last_returned_ = now;
   }
   slot->state = to;
   slot->state_since = now;
@@ -119,8 +141,7 @@ void SlotTable::SetSettled(Slot* slot) {
 void SlotTable::Remove(Slot* slot) {
   assert(slot->state == SlotState::kClosing && !slot->age.expiring && !slot->age.is_new);
   Pool* pool = slot->pool;
-  --pool->total_;
-  --pool->node->slots_;
+  CountTotal(pool, -1);
   Count(slot, SlotState::kClosing, -1);
   slots_.erase(slot->id);
   pool->list(SlotState::kClosing).erase(slot->self);

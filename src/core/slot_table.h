@@ -52,17 +52,15 @@ class SlotTable {
   const std::unordered_map<SlotId, Slot*>& all() const { return slots_; }
 
   // The pool of the node that is farthest above its minimum, of those with an idle slot; null if
-  // there is none. `may_give_up(pool)` says whether that pool's idle slots may be taken.
+  // there is none. `may_give_up(pool)` says whether an idle slot of that pool may be taken.
   template <typename MayGiveUp>
   static Pool* LargestWithIdle(const Node& node, MayGiveUp may_give_up) {
-    Pool* largest = nullptr;
-    for (Pool* pool : node.pools) {
-      if (pool->count(SlotState::kIdle) > 0 &&
-          (largest == nullptr || pool->total() > largest->total()) && may_give_up(*pool)) {
-        largest = pool;
+    for (const auto& [key, pool] : node.pools_with_idle()) {
+      if (may_give_up(*pool)) {
+        return pool;
       }
     }
-    return largest;
+    return nullptr;
   }
 
  private:
@@ -70,6 +68,7 @@ class SlotTable {
   using IdleEnd = std::tuple<TimePoint, SlotId, Pool*>;
 
   void Count(Slot* slot, SlotState state, int change);
+  static void CountTotal(Pool* pool, int change);
   void SetIdleEnd(Pool* pool);
   static void CountExpiring(Slot* slot, SlotState state, int change);
 

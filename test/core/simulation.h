@@ -126,6 +126,26 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     book_->EndTurn(now_);
   }
 
+  // node 0: all.
+  void Pause(NodeId node, bool paused) {
+    const Duration before = PausedTime();
+    if (node == 0) {
+      paused_.clear();
+    }
+    if (paused) {
+      paused_.insert(node);
+    } else {
+      paused_.erase(node);
+    }
+    paused_time_ = before;
+    paused_at_ = now_;
+    book_->Pause(node, paused, now_);
+  }
+  // How long some node or other has been paused so far.
+  Duration PausedTime() const {
+    return paused_time_ + (paused_.empty() ? Duration::zero() : now_ - paused_at_);
+  }
+
   // --- sessions -------------------------------------------------------------------------------
   void Ask(Client* client, std::vector<protocol::Wanted> wanted, Duration queue_timeout) {
     for (const protocol::Wanted& want : wanted) {
@@ -141,6 +161,7 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
       }
     }
     client->waiting = true;
+    client->paused_before = PausedTime();
     client->unseen = false;
     client->patient = queue_timeout > Duration::zero();
     client->wanted = std::move(wanted);
@@ -363,6 +384,9 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     places_[client->id] = place;
   }
 
+  std::set<NodeId> paused_;
+  Duration paused_time_{};
+  TimePoint paused_at_{};                      // meaningful while some are
   std::unordered_map<SessionId, int> places_;  // of those that live
   std::set<LeaseId> recalled_;
   SessionId next_session_ = 1;
@@ -396,8 +420,8 @@ inline void Simulation::Grant(const Ticket& ticket, std::span<Slot* const> slots
     Require(slot.parking.cell == nullptr ||
                 parking::InUse(parking::StateOf(*slot.parking.cell, slot.lease.id)),
             "a lease does not begin in use");
-    for (const Ticket* other : pool.queue) {
-      Require(other->id > ticket.id || slots.size() > 1 || other->wants.size() > 1,
+    for (const auto& [id, other] : pool.queue) {
+      Require(id > ticket.id || slots.size() > 1 || other->wants.size() > 1,
               "a request was overtaken");
     }
     client->leases.push_back(slot.lease.id);

@@ -27,7 +27,7 @@ class SimulationChecks {
     LeasesAreThoseOfTheSessions();
     std::set<const Ticket*> tickets;
     for (const auto& [id, pool] : book_.pools()) {
-      for (const Ticket* ticket : pool->queue) {
+      for (const auto& [id, ticket] : pool->queue) {
         tickets.insert(ticket);
       }
       WhatIsMissingIsOpened(*pool);
@@ -69,7 +69,8 @@ class SimulationChecks {
       const bool in_use = PoolSizer(book_.settings()).IsInUse(*pool, world_->now_);
       Require(!pool->obsolete, "a retired pool is still there");
       Require(sizes.total == sizes.idle + sizes.resetting, "a pool at rest is not idle");
-      Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0 || !world_->HasRoom(),
+      Require(SlotsToOpen(sizes, limits, pool->node->total(), in_use) == 0 || !world_->HasRoom() ||
+                  pool->login_refused,
               "a pool at rest is below its minima", [&pool = *pool] { return Text(pool); });
       Require(pool->expiring() == 0 || !world_->HasRoom(), "a slot expires for ever",
               [&pool = *pool] { return Text(pool); });
@@ -89,7 +90,7 @@ class SimulationChecks {
     text += " total=" + std::to_string(pool.node->total()) +
             " survivors=" + std::to_string(pool.node->survivors) +
             " waiting=" + std::to_string(pool.node->waiting);
-    for (const Ticket* ticket : pool.queue) {
+    for (const auto& [id, ticket] : pool.queue) {
       text += " " + std::to_string(ticket->id) + "x" + std::to_string(ticket->wants.size()) +
               (ticket->patient ? "p" : "");
     }
@@ -103,7 +104,7 @@ class SimulationChecks {
     CountsAddUp(node);
     for (const Pool* pool : node.pools) {
       ParkedAreTaken(*pool);
-      for (const Ticket* ticket : pool->queue) {
+      for (const auto& [id, ticket] : pool->queue) {
         MustWait(*ticket);
       }
     }
@@ -130,6 +131,8 @@ class SimulationChecks {
 
   void CountsAddUp(const Node& node) const {
     int waiting = 0;
+    int single = 0;
+    int heads = 0;
     std::array<int, kSlotStates> counts{};
     for (const Pool* pool : node.pools) {
       int total = 0;
@@ -153,17 +156,21 @@ class SimulationChecks {
                       pool->count(SlotState::kIdle) - idle_lasting,
               "expiring slots do not add up");
       Require(!pool->dirty, "a pool was not looked at");
-      int impatient = 0;
-      TicketId last = 0;
-      for (const Ticket* ticket : pool->queue) {
-        Require(ticket->id > last, "a queue is not in order");
-        last = ticket->id;
-        impatient += ticket->patient ? 0 : 1;
+      for (const auto& [id, ticket] : pool->queue) {
+        Require(ticket->id == id, "a queue is not in order");
+        Require(node.hurried.contains(id) != ticket->patient, "a request is not known to hurry");
+        single += ticket->single() ? 1 : 0;
         ++waiting;
       }
-      Require(impatient == pool->impatient, "impatient tickets do not add up");
+      if (!pool->queue.empty()) {
+        const auto head = node.heads.find(pool->queue.begin()->first);
+        Require(head != node.heads.end() && head->second == pool, "a pool is not in turn");
+        ++heads;
+      }
     }
-    Require(waiting == node.waiting, "waiting tickets do not add up");
+    Require(waiting == node.waiting && single == node.waiting_single &&
+                heads == static_cast<int>(node.heads.size()),
+            "waiting tickets do not add up");
     int lacking = node.paused ? 1 : 0;
     for (const Pool* pool : node.pools) {
       lacking += pool->lacking;
@@ -230,13 +237,13 @@ class SimulationChecks {
 
   bool IsFull(const Node& node) const { return node.total() >= node.limits.max_size; }
 
+  // Besides what is kept for the request that has the token.
   bool HasLiveIdle(const Pool& pool) const {
+    int live = 0;
     for (const Slot& slot : pool.list(SlotState::kIdle)) {
-      if (!world_->dead_.contains(slot.id)) {
-        return true;
-      }
+      live += world_->dead_.contains(slot.id) ? 0 : 1;
     }
-    return false;
+    return live > pool.kept;
   }
 
   static bool Paused(const Ticket& ticket) {
@@ -255,7 +262,8 @@ class SimulationChecks {
         continue;
       }
       for (const Pool* other : want.pool->node->pools) {
-        if (other != want.pool && !other->queue.empty() && other->queue.front()->id < ticket.id) {
+        if (other != want.pool && !other->queue.empty() &&
+            other->queue.begin()->first < ticket.id) {
           return true;
         }
       }
@@ -265,7 +273,7 @@ class SimulationChecks {
 
   // Nothing is reserved for requests for several nodes that stand before it.
   void FirstSingleIsServed(const Pool& pool) const {
-    for (const Ticket* ticket : pool.queue) {
+    for (const auto& [id, ticket] : pool.queue) {
       if (ticket->wants.size() == 1) {
         Require(pool.node->paused || !HasLiveIdle(pool) || HasToYield(*ticket),
                 "a request waits beside an idle slot", [&] { return Text(pool); });
@@ -286,7 +294,14 @@ class SimulationChecks {
     }
     Require(!CouldBeServed(ticket) || HasToYield(ticket) || IsBehindAnother(ticket),
             "a request waits beside idle slots");
-    Require(ticket.deadline > world_->now_, "a request outlives its deadline");
+    Require(ticket.answer_by > world_->now_, "a request outlives its answer-by");
+    const Settings& settings = book_.settings();
+    const Duration longest =
+        std::max<Duration>(settings.pooler_connect_timeout, settings.pooler_dn_set_timeout);
+    const Duration paused =
+        world_->PausedTime() - world_->FindClient(ticket.session)->paused_before;
+    Require(ticket.patient || world_->now_ < ticket.arrived_at + longest + paused,
+            "a request waits for longer than it may");
   }
 
   bool CouldBeServed(const Ticket& ticket) const {
@@ -299,7 +314,7 @@ class SimulationChecks {
   // these has to yield itself.
   bool IsBehindAnother(const Ticket& ticket) const {
     for (const Ticket::Want& want : ticket.wants) {
-      for (const Ticket* older : want.pool->queue) {
+      for (const auto& [id, older] : want.pool->queue) {
         if (older->id < ticket.id && (HasToYield(*older) || CouldBeServed(*older))) {
           return true;
         }
@@ -323,10 +338,13 @@ class SimulationChecks {
   // One attempt at a time where the last one failed.
   bool MayNotConnect(const Pool& pool) const {
     const int connecting = pool.node->count(SlotState::kConnecting);
-    if (pool.node->hold_off.proven()) {
-      return connecting > 0 || !pool.node->hold_off.Permits(world_->now_);
+    if (pool.node->hold_off.proven() &&
+        (connecting > 0 || !pool.node->hold_off.Permits(world_->now_))) {
+      return true;
     }
-    return connecting >= kParallelConnects ||
+    return connecting >= kParallelConnects || pool.trial_until > world_->now_ ||
+           (pool.node->waiting > static_cast<int>(pool.queue.size()) &&
+            pool.count(SlotState::kConnecting) >= kParallelConnects / 2) ||
            (pool.hold_off.proven() &&
             (pool.count(SlotState::kConnecting) > 0 || !pool.hold_off.Permits(world_->now_)));
   }
@@ -364,15 +382,15 @@ class SimulationChecks {
       return;
     }
     for (const auto& [id, other] : book_.pools()) {
-      if (other->queue.empty() || other->queue.front()->id > pool.queue.front()->id) {
-        Require(other->count(SlotState::kIdle) == 0,
+      if (other->queue.empty() || other->queue.begin()->first > pool.queue.begin()->first) {
+        Require(other->count(SlotState::kIdle) <= other->kept,
                 "a request waits for a descriptor beside an idle slot", [&] { return Text(pool); });
         for (const Slot& slot : other->list(SlotState::kLeased)) {
           Require(!slot.parked(), "a request waits for a descriptor beside a parked lease");
         }
       }
     }
-    for (const Ticket* ticket : pool.queue) {
+    for (const auto& [id, ticket] : pool.queue) {
       Require(ticket->patient || Coming(pool) > 0 ||
                   world_->now_ < ticket->arrived_at + std::chrono::seconds(1),
               "an impatient request waits for a descriptor", [&] { return Text(pool); });
@@ -400,9 +418,10 @@ class SimulationChecks {
       return;
     }
     for (const Pool* other : node.pools) {
-      Require(other == &pool || other->count(SlotState::kIdle) == 0 ||
-                  (!other->queue.empty() && other->queue.front()->id < pool.queue.front()->id),
-              "no room is made for a request", [&] { return Text(pool) + " / " + Text(*other); });
+      Require(
+          other == &pool || other->count(SlotState::kIdle) <= other->kept ||
+              (!other->queue.empty() && other->queue.begin()->first < pool.queue.begin()->first),
+          "no room is made for a request", [&] { return Text(pool) + " / " + Text(*other); });
     }
   }
 

@@ -75,6 +75,7 @@ struct Client {
   std::vector<Kept> parked;
   std::vector<Kept> returned;  // through their cells; the pooler has not looked yet
   int place = 0;               // of its process, which has the cells
+  Duration paused_before{};    // its request: when it came, so long nodes had been paused
   bool unseen = false;         // the last grant: may still be taken back
 };
 

@@ -308,7 +308,7 @@ class Driver {
       datanode.down = false;
       datanode.locked_out.clear();
     }
-    world_.book_->Pause(0, false, world_.now_);
+    world_.Pause(0, false);
     world_.book_->SetSurvivors({});
     world_.ChangeSettings();
     if (chance_.Percent(70)) {

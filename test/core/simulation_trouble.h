@@ -85,7 +85,7 @@ class Trouble {
             world_.now_);
         break;
       case 5:
-        world_.book_->Pause(node, chance_.Percent(40), world_.now_);
+        world_.Pause(node, chance_.Percent(40));
         break;
       case 6:
         world_.book_->SetSurvivors(chance_.Percent(50)

@@ -12,41 +12,38 @@
 
 namespace polarx {
 
-// Returns why a call below has failed: those that return bool return false then, unless they say
-// otherwise.
+// Functions that return bool say false if they failed; then this tells why.
 const char* EngineError();
 
-// Starts the pooler; the engine owns `listener` from then on.
+// Starts the pooler; takes over `listener`.
 bool EngineStart(const char* database, uint64 generation, int fd_limit, int listener,
                  NodeCell* cells);
-// Ends the pooler, if it runs. Returns false if a thread is stuck: the process must leave by _exit.
+// Ends it, if it runs. False: a thread is stuck and the process must leave by _exit.
 bool EngineStop();
 
 int EngineFd();
 int EngineFdsUsed();
-// Waits for EngineFd for a moment without sleeping, if that is likely to pay; before a wait for it.
+// Before a wait for EngineFd: may wait for it a moment without sleeping.
 void EngineLookOut();
-// Returns the milliseconds until the engine wants to be called, at most `most`.
+// Milliseconds until the engine wants to be called, at most `most`.
 long EngineTimeout(long most);
 bool EngineReceive();
 bool EngineServe();
 bool EngineApplySettings();
 bool EngineSetCatalog(const RawCatalog* catalog);
-// Returns what sessions have asked for since the start, valid until the next call; null: it failed.
+// What sessions have asked for since the start; valid until the next call. Nullptr: failed.
 const RawQuestion* EngineAsked(int* count);
 
-// The EngineNext functions return false where there is no more.
-bool EngineNextAttach(AttachQuestion* question);
-// `role`: the login role of the process that attaches; null: it is turned away, as `refusal` says.
-// `cells`: those of its leases.
+bool EngineNextAttach(AttachQuestion* question);  // false: there is no more
+// `role`: login role of the process, `cells`: its cells; nullptr: it is turned away, as `refusal`
+// says.
 bool EngineAnswerAttach(SessionId session, const char* role, const char* refusal,
                         LeaseCell* cells);
-bool EngineNextMapping(RawQuestion* question);
-// `answer` is CatalogReadOne's.
+bool EngineNextMapping(RawQuestion* question);  // false: there is no more
+// `answer`: of CatalogReadOne.
 bool EngineAnswerMapping(const RawCatalog* answer);
-// Returns whether settings and catalog are to be read again before EngineServe.
-bool EngineTakeReload();
-bool EngineNextLog(LogRecord* record);
+bool EngineTakeReload();  // settings and catalog are to be read again before EngineServe
+bool EngineNextLog(LogRecord* record);  // false: there is no more
 bool EngineSetSurvivors(const LeaseCount* counts, int length);
 
 struct RawLongLease {
@@ -56,6 +53,6 @@ struct RawLongLease {
   int remote_pid;
   double seconds;
 };
-bool EngineNextLongLease(RawLongLease* lease);
+bool EngineNextLongLease(RawLongLease* lease);  // false: there is no more
 
 }  // namespace polarx

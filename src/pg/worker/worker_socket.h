@@ -5,11 +5,11 @@
 
 namespace polarx {
 
-// Returns a listening socket, non-blocking and close-on-exec, at RegistrySocketPath, or -1; then
-// *code (for errcode) and `error` tell why.
+// A listening socket, non-blocking and close-on-exec, at RegistrySocketPath. -1: *code (for
+// errcode) and `error` tell why.
 int WorkerSocketListen(Oid database, int* code, char* error, size_t size);
 
-// Removes socket and lock, if they are this process's. No ereport.
+// Removes socket and lock, if this process has them. No ereport.
 void WorkerSocketRemove();
 
 }  // namespace polarx
