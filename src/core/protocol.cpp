@@ -39,8 +39,8 @@ auto FieldsOf(M& m) {
     return std::tie(m.lease, m.kind, m.changed);
   } else if constexpr (std::is_same_v<T, Release>) {
     return std::tie(m.leases);
-  } else if constexpr (std::is_same_v<T, Cancel>) {
-    return std::tie(m.lease);
+  } else if constexpr (kIsOneOf<T, Cancel, Cancelled>) {
+    return std::tie(m.lease, m.number);
   } else if constexpr (std::is_same_v<T, Show>) {
     return std::tie(m.request, m.view);
   } else if constexpr (std::is_same_v<T, Ping>) {

@@ -70,7 +70,8 @@ struct Release {
 };  // no reply
 struct Cancel {
   std::uint64_t lease = 0;
-};  // no reply
+  std::uint32_t number = 0;  // chosen by the session, comes back in the reply
+};  // reply: Cancelled, unless the lease is given back or its connection closed before
 struct Show {
   std::uint32_t request = 0;
   View view = View::kPools;
@@ -147,7 +148,12 @@ struct Done {
 struct Recall {
   std::vector<std::uint64_t> leases;
 };
-using Reply = std::variant<Attached, Granted, Failed, Rows, Done, Recall>;
+// The cancels of the lease up to that number are through: they have struck, or never will.
+struct Cancelled {
+  std::uint64_t lease = 0;
+  std::uint32_t number = 0;
+};
+using Reply = std::variant<Attached, Granted, Failed, Rows, Done, Recall, Cancelled>;
 
 // A Rows reply whose rows are added one by one, for one that is too long to be made in one go.
 class RowsFrame {

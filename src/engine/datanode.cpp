@@ -88,8 +88,13 @@ void Datanode::Take(std::optional<Running::End> end) {
 
 void Datanode::Cancel(const CancelOrder& order) {
   if (Is<Open>()) {
+    last_cancel_ = order;
     host_->SetDeadline(slot_, order.deadline);
     SendCancel();
+    if (cancels_ == 0) {  // it could not be sent, so nothing will strike
+      host_->SetDeadline(slot_, kNever);
+      host_->Report(CancelThrough{order.lease, order.number});
+    }
   }
 }
 
@@ -108,6 +113,7 @@ void Datanode::OnCancelled() {
     return;
   }
   host_->SetDeadline(slot_, kNever);
+  host_->Report(CancelThrough{last_cancel_.lease, last_cancel_.number});
   if (open->waiting.has_value()) {
     RunOrder order = std::move(*open->waiting);
     BeginRun(std::move(order));

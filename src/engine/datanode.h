@@ -70,6 +70,7 @@ class Datanode {
   bool hung_up_ = false;             // reported
   bool was_cancelled_ = false;       // since the last run
   int cancels_ = 0;                  // cancels under way on helper threads
+  CancelOrder last_cancel_;
   protocol::Parameters parameters_;  // as the datanode reports them
   protocol::Parameters told_;        // as last told to the main thread
   std::variant<Finished, Connecting, Open, Running, Draining> state_;

@@ -45,10 +45,12 @@ struct RunOrder {
 };
 
 // Asks the datanode to cancel what runs on a lent slot. Orders that follow for the slot wait for
-// it.
+// it. A CancelThrough answers, if the slot is still open then.
 struct CancelOrder {
   SlotId slot = 0;
   TimePoint deadline{};
+  LeaseId lease = 0;         // both come back in the CancelThrough
+  std::uint32_t number = 0;
 };
 
 struct CloseOrder {
@@ -85,6 +87,12 @@ struct RunDone {
   bool in_transaction = false;                     // not ok, but a ROLLBACK makes it fit
 };
 
+// No cancel is under way on the slot any more; lease and number are those of the last one.
+struct CancelThrough {
+  LeaseId lease = 0;
+  std::uint32_t number = 0;
+};
+
 struct HungUp {  // the datanode closed an idle or lent connection
   SlotId slot = 0;
   std::string why;
@@ -107,6 +115,7 @@ struct ThreadFailed {
 };
 
 using Completion =
-    std::variant<ThreadFailed, Connected, ConnectFailed, RunDone, HungUp, Closed, Pinged>;
+    std::variant<ThreadFailed, Connected, ConnectFailed, RunDone, CancelThrough, HungUp, Closed,
+                 Pinged>;
 
 }  // namespace polarx

@@ -182,6 +182,8 @@ void Pooler::Parts::Complete(TimePoint now) {
       throw std::runtime_error("worker thread failed: " + done.why);
     } else if constexpr (std::is_same_v<T, Pinged>) {
       pings.OnStartupAnswer(done.ping, done.status, done.milliseconds, now);
+    } else if constexpr (std::is_same_v<T, CancelThrough>) {
+      leases.TellCancelled(done.lease, done.number);
     } else {
       slots.On(done, now);
     }

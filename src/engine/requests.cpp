@@ -147,7 +147,7 @@ void Requests::Handle(Session* session, const protocol::Release& release, TimePo
 // What has been given back meanwhile is not cancelled.
 void Requests::Handle(Session* session, const protocol::Cancel& cancel, TimePoint now) {
   if (const Slot* slot = parts_.leases->SlotOf(*session, cancel.lease); slot != nullptr) {
-    parts_.slots->Cancel(*slot, now);
+    parts_.slots->Cancel(*slot, cancel.number, now);
   }
 }
 

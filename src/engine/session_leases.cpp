@@ -131,6 +131,14 @@ Slot* SessionLeases::SlotOf(const Session& session, LeaseId lease) {
   return slot != nullptr && slot->lease.session == session.id ? slot : nullptr;
 }
 
+void SessionLeases::TellCancelled(LeaseId lease, std::uint32_t number) {
+  const Slot* slot = book_->FindLease(lease);
+  Session* session = slot != nullptr ? sessions_->Find(slot->lease.session) : nullptr;
+  if (session != nullptr) {
+    sessions_->Send(session, protocol::Cancelled{lease, number});
+  }
+}
+
 int SessionLeases::CountUsed(const Session& session) {
   return static_cast<int>(
       std::count_if(session.leases.begin(), session.leases.end(), [this](LeaseId lease) {

@@ -39,6 +39,9 @@ class SessionLeases : public LeaseEvents {
   void TakeBackLate(TimePoint now);
   bool NextLongLease(polarx::LongLease* lease);  // false: there is no more
 
+  // Tells the holder of the lease, if it is still lent, that its cancel is through.
+  void TellCancelled(LeaseId lease, std::uint32_t number);
+
   // --- LeaseEvents -----------------------------------------------------------------------------
   void Grant(const Ticket& ticket, std::span<Slot* const> slots) override;
   void Reject(const Ticket& ticket, const Status& status) override;

@@ -86,10 +86,13 @@ bool SlotOrders::LooksAlive(const Slot& slot) {
   return got < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
-void SlotOrders::Cancel(const Slot& slot, TimePoint now) {
+void SlotOrders::Cancel(const Slot& slot, std::uint32_t number, TimePoint now) {
   assert(slot.state == SlotState::kLeased);
   fleet_->Send(slot.connection.thread,
-               CancelOrder{slot.id, now + book_->settings().pooler_dn_set_timeout});
+               CancelOrder{.slot = slot.id,
+                           .deadline = now + book_->settings().pooler_dn_set_timeout,
+                           .lease = slot.lease.id,
+                           .number = number});
 }
 
 void SlotOrders::Ping(Slot* slot, PingId ping) {

@@ -32,7 +32,8 @@ class SlotOrders : public SlotDriver {
 
   // --- for sessions ----------------------------------------------------------------------------
   // Asks the datanode to cancel what runs on a lent slot.
-  void Cancel(const Slot& slot, TimePoint now);
+  // `number` comes back in the CancelThrough.
+  void Cancel(const Slot& slot, std::uint32_t number, TimePoint now);
   // One round trip on a slot that PoolBook::TakeForPing has set apart. Its end is in TakeAnswers,
   // once, whatever becomes of the slot.
   void Ping(Slot* slot, PingId ping);

@@ -21,11 +21,11 @@ struct LookedUp {
   LookupResult result;
 };
 
-struct CancelThrough {
+struct CancelSent {
   SlotId slot = 0;
 };
 
-using Answer = std::variant<LookedUp, CancelThrough>;  // of a helper thread
+using Answer = std::variant<LookedUp, CancelSent>;  // of a helper thread
 
 }  // namespace
 
@@ -123,7 +123,7 @@ class Loop : public DatanodeHost {
                   [inbox = inbox_, slot, owned = std::shared_ptr<PGcancel>(cancel, PQfreeCancel)] {
                     char error[256];
                     PQcancel(owned.get(), error, sizeof(error));
-                    inbox->answers.Send(CancelThrough{slot});
+                    inbox->answers.Send(CancelSent{slot});
                   });
   }
 
@@ -192,7 +192,7 @@ class Loop : public DatanodeHost {
       Forget(answer.slot);
     }
   }
-  void Take(const CancelThrough& answer) {
+  void Take(const CancelSent& answer) {
     if (Datanode* datanode = Find(answer.slot); datanode != nullptr) {
       datanode->OnCancelled();
       Forget(answer.slot);

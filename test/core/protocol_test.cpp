@@ -33,7 +33,7 @@ std::vector<Request> Requests() {
                           .kind = ReleaseKind::kClose,
                           .changed = {{"TimeZone", "UTC"}, {"x", ""}}}}},
       Release{},
-      Cancel{.lease = 99},
+      Cancel{.lease = 99, .number = 4000000001},
       Show{.request = 1, .view = View::kStats},
       Ping{.request = 2, .role = 10, .nodes = {5, 6, 7}},
       Clean{.request = 3, .node = 0, .remote_user = "app"},
@@ -63,6 +63,7 @@ std::vector<Reply> Replies() {
       Rows{.request = 1, .rows = {{"a", std::nullopt, ""}, {}, {std::string(70000, 'x')}}},
       Done{.request = 3, .value = -9223372036854775807},
       Recall{.leases = {12, 0x8000000000000001}},
+      Cancelled{.lease = 0x8000000000000001, .number = 4000000001},
   };
 }
 
@@ -73,7 +74,7 @@ TEST(ProtocolTest, EveryFieldTakesItsBytes) {
                                              4,
                                              4 + 2 * (8 + 1 + 4) + (4 + 8 + 4 + 3) + (4 + 1 + 4),
                                              4,
-                                             8,
+                                             8 + 4,
                                              5,
                                              4 + 4 + 4 + 3 * 4,
                                              4 + 4 + 4 + 3,
@@ -88,7 +89,8 @@ TEST(ProtocolTest, EveryFieldTakesItsBytes) {
       4 + (4 + 5) + (4 + 4) + (4 + 3) + (4 + 4),
       4 + 4 + 3 * 4 + (4 + 1) + 4 + 4 + (4 + 70000),
       12,
-      4 + 2 * 8};
+      4 + 2 * 8,
+      8 + 4};
   for (std::size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(Bytes(Requests().at(i)).size(), kHeaderSize + requests[i]) << "request " << i;
   }

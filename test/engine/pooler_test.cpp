@@ -68,6 +68,23 @@ TEST_F(PoolerTest, ACancelNamesALeaseOfOnesOwn) {
   Release(&client, lease, protocol::ReleaseKind::kClose);
 }
 
+TEST_F(PoolerTest, TheSessionHearsWhenItsCancelIsThrough) {
+  Start();
+  PoolerClient client = Attach();
+  Lease lease = Acquire(&client);
+  ASSERT_EQ(PQsendQuery(lease.conn, "SLEEP"), 1);
+  ASSERT_TRUE(datanode_.WaitUntil([](const auto& c) { return !c.statements.empty(); }));
+  ASSERT_TRUE(client.Send(protocol::Cancel{lease.id, 7}).ok());
+  const std::optional<ClientReply> reply = Reply(&client);
+  ASSERT_TRUE(reply.has_value());
+  const auto* cancelled = std::get_if<protocol::Cancelled>(&reply->reply);
+  ASSERT_NE(cancelled, nullptr);
+  EXPECT_EQ(cancelled->lease, lease.id);
+  EXPECT_EQ(cancelled->number, 7u);
+  EXPECT_EQ(datanode_.counts().cancels, 1) << "not before the datanode has it";
+  Release(&client, lease, protocol::ReleaseKind::kClose);
+}
+
 TEST_F(PoolerTest, AWithdrawnRequestStillGetsItsOneReply) {
   settings_.max_pool_size = 1;
   Start();

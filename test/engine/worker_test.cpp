@@ -242,6 +242,20 @@ TEST_F(WorkerTest, ACancelIsThroughBeforeTheResetBegins) {
   EXPECT_EQ(statements, 1);
 }
 
+TEST_F(WorkerTest, ACancelThatIsThroughIsReportedOnceForAllUnderWay) {
+  (void)Open(1);
+  Send(CancelOrder{.slot = 1, .deadline = Now() + seconds(10), .lease = 5, .number = 1});
+  Send(CancelOrder{.slot = 1, .deadline = Now() + seconds(10), .lease = 5, .number = 2});
+  CancelThrough through = Next<CancelThrough>();
+  if (through.number == 1) {
+    through = Next<CancelThrough>();  // the first was through before the second was ordered
+  }
+  EXPECT_EQ(through.slot, 1u);
+  EXPECT_EQ(through.lease, 5u);
+  EXPECT_EQ(through.number, 2u);
+  EXPECT_EQ(datanode_.counts().cancels, 2);
+}
+
 TEST_F(WorkerTest, AsksForValuesThatItsOwnCopyMayBeWrongAbout) {
   Open(1);
   Run(1, {"DISCARD ALL"}, seconds(10), {"TimeZone"});

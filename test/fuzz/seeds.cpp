@@ -19,7 +19,7 @@ std::vector<protocol::Request> Requests() {
           .request = 7, .queue_timeout_ms = 9, .sets = true, .wanted = {{1, 2}, {3, 4}}},
       protocol::Withdraw{.request = 8},
       protocol::Release{.leases = {{.lease = 1, .kind = {}, .changed = {{"TimeZone", "UTC"}}}}},
-      protocol::Cancel{.lease = 99},
+      protocol::Cancel{.lease = 99, .number = 3},
       protocol::Show{.request = 1, .view = protocol::View::kStats},
       protocol::Ping{.request = 2, .role = 10, .nodes = {5, 6}},
       protocol::Clean{.request = 3, .node = 0, .remote_user = "app"},
@@ -49,6 +49,7 @@ std::vector<protocol::Reply> Replies() {
       protocol::Rows{.request = 1, .rows = {{"a", std::nullopt, ""}, {}}},
       protocol::Done{.request = 3, .value = -9},
       protocol::Recall{.leases = {12, 13}},
+      protocol::Cancelled{.lease = 12, .number = 3},
   };
 }
 

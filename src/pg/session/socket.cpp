@@ -32,6 +32,7 @@ uint32 RequestOf(const protocol::Reply& reply) {
     uint32 operator()(const protocol::Rows& rows) const { return rows.request; }
     uint32 operator()(const protocol::Done& done) const { return done.request; }
     uint32 operator()(const protocol::Recall&) const { return 0; }
+    uint32 operator()(const protocol::Cancelled&) const { return 0; }
   };
   return std::visit(Visitor{}, reply);
 }
