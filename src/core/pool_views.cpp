@@ -130,7 +130,8 @@ protocol::Row ConnectionRow(const Slot& slot, int session_pid, const WallClock& 
       std::to_string(slot.connection.thread)};
 }
 
-protocol::Row StatsRow(const RequestCounters& counters, TimePoint since, const WallClock& clock) {
+protocol::Row StatsRow(const RequestCounters& counters, TimePoint since,
+                       std::uint64_t partial_commits, const WallClock& clock) {
   protocol::Row row;
   for (std::uint64_t value :
        {counters.client_request_conn_total, counters.client_request_from_hashtab,
@@ -141,6 +142,7 @@ protocol::Row StatsRow(const RequestCounters& counters, TimePoint since, const W
   }
   row.emplace_back(Number(counters.EachRequestCostUs()));
   row.push_back(TimestampText(since, clock));
+  row.emplace_back(std::to_string(partial_commits));
   return row;
 }
 

@@ -35,6 +35,8 @@ auto FieldsOf(M& m) {
     return std::tie(m.request, m.queue_timeout_ms, m.sets, m.wanted);
   } else if constexpr (kIsOneOf<T, Withdraw, Reload, ResetStats, Confirm>) {
     return std::tie(m.request);
+  } else if constexpr (std::is_same_v<T, PartlyCommitted>) {
+    return std::tie();
   } else if constexpr (std::is_same_v<T, Released>) {
     return std::tie(m.lease, m.kind, m.changed);
   } else if constexpr (std::is_same_v<T, Release>) {

@@ -106,8 +106,10 @@ struct Check {  // reply: Done, 1 if these are the nodes that the pooler knows, 
 struct Confirm {
   std::uint32_t request = 0;
 };
+// A transaction was committed on some nodes and not everywhere: to be counted. No reply.
+struct PartlyCommitted {};
 using Request = std::variant<Attach, Acquire, Withdraw, Release, Cancel, Show, Ping, Clean, Reload,
-                             Pause, ResetStats, Check, Confirm>;
+                             Pause, ResetStats, Check, Confirm, PartlyCommitted>;
 
 // --- replies ----------------------------------------------------------------------------------
 struct Attached {

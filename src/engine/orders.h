@@ -49,7 +49,7 @@ struct RunOrder {
 struct CancelOrder {
   SlotId slot = 0;
   TimePoint deadline{};
-  LeaseId lease = 0;         // both come back in the CancelThrough
+  LeaseId lease = 0;  // both come back in the CancelThrough
   std::uint32_t number = 0;
 };
 
@@ -114,8 +114,7 @@ struct ThreadFailed {
   std::string why;
 };
 
-using Completion =
-    std::variant<ThreadFailed, Connected, ConnectFailed, RunDone, CancelThrough, HungUp, Closed,
-                 Pinged>;
+using Completion = std::variant<ThreadFailed, Connected, ConnectFailed, RunDone, CancelThrough,
+                                HungUp, Closed, Pinged>;
 
 }  // namespace polarx

@@ -195,4 +195,9 @@ void Requests::Handle(Session* session, const protocol::Confirm& confirm, TimePo
   parts_.sessions->Send(session, protocol::Done{confirm.request, 0});
 }
 
+void Requests::Handle(Session* /*session*/, const protocol::PartlyCommitted& /*note*/,
+                      TimePoint /*now*/) {
+  parts_.stats->CountPartialCommit();
+}
+
 }  // namespace polarx

@@ -69,6 +69,7 @@ class Requests {
   void Handle(Session* session, const protocol::ResetStats& reset, TimePoint now);
   void Handle(Session* session, const protocol::Check& check, TimePoint now);
   void Handle(Session* session, const protocol::Confirm& confirm, TimePoint now);
+  void Handle(Session* session, const protocol::PartlyCommitted& note, TimePoint now);
 
   const Parts parts_;
   const std::uint64_t generation_;

@@ -106,7 +106,7 @@ std::optional<protocol::Row> ViewAnswers::RowOf(protocol::View view, std::uint64
     case protocol::View::kSessions:
       return SessionRow(id, clock);
     case protocol::View::kStats:
-      return StatsRow(book_->counters(), stats_->since(), clock);
+      return StatsRow(book_->counters(), stats_->since(), stats_->partial_commits(), clock);
   }
   return std::nullopt;
 }

@@ -50,6 +50,7 @@ std::vector<Request> Requests() {
                        .min_pool_size = 0,
                        .min_free_size = -1}}},
       Confirm{.request = 8},
+      PartlyCommitted{},
   };
 }
 
@@ -82,7 +83,8 @@ TEST(ProtocolTest, EveryFieldTakesItsBytes) {
                                              4 + 4 + 1,
                                              4,
                                              4 + 4 + 4 + (4 + 3) + (4 + 1) + (4 + 3) + 4 * 4,
-                                             4};
+                                             4,
+                                             0};
   const std::vector<std::size_t> replies = {
       8,
       4 + 4 + 2 * (3 * 8 + 3 * 4 + 8 + 1 + 4) + (4 + 9 + 4 + 3),

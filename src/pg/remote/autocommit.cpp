@@ -4,6 +4,7 @@
 #include "pg/remote/kept_leases.h"
 #include "pg/remote/replay.h"
 #include "pg/remote/stop.h"
+#include "pg/remote/transaction.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -45,6 +46,7 @@ void SendAndFinish(const Autocommit* work, const StatementText* text) {
 }  // namespace
 
 RemoteRun* AutocommitRun(const NodeRef* nodes, int count, const StatementText* text) {
+  TransactionRefuseParallel();
   PreventCommandIfReadOnly("an autocommit statement on a datanode");
   RefuseOpenWork(nodes, count);
   Autocommit work;

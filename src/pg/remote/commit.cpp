@@ -2,16 +2,23 @@
 // backend, on its only thread, before the local commit.
 #include <libpq-fe.h>
 
+#include <utility>
+
 #include "pg/remote/commit.h"
 #include "pg/remote/errors.h"
 #include "pg/remote/kept_leases.h"
+#include "pg/remote/savepoint.h"
 #include "pg/remote/stop.h"
+#include "pg/session/requests.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
 
 constexpr StatementText kCommit = {"COMMIT", 0, nullptr, true};
+
+// Where this transaction has been committed, as long as it is not known what becomes of it here.
+const char* committed_nodes = nullptr;
 
 struct Commits {
   RemoteRun* runs;
@@ -85,6 +92,9 @@ void DescribeInterrupted(void* arg) {
 
 // Loses nothing yet: as long as no COMMIT has been sent, all nodes can still roll back.
 void CheckBeforeCommit(PolarxLease* lease) {
+  if (lease->remote.rollback_level > 0 || lease->remote.waited_ms > 0) {
+    SavepointSettle(lease);
+  }
   if (!lease->connection.broken && !lease->remote.busy && LeaseUsable(lease)) {
     return;
   }
@@ -95,26 +105,57 @@ void CheckBeforeCommit(PolarxLease* lease) {
                   errcontext("COMMIT on datanode \"%s\"", lease->node_name)));
 }
 
-void SendCommits(Commits* commits) {
+// The leases with transactions, and room for what becomes of them.
+Commits OpenCommits() {
+  Commits commits = {};
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     if (lease->remote.level > 0) {
       CheckBeforeCommit(lease);
-      ++commits->count;
+      ++commits.count;
     }
   }
-  if (commits->count == 0) {
-    return;
-  }
-  commits->runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * commits->count));
+  commits.runs = static_cast<RemoteRun*>(palloc0(sizeof(RemoteRun) * (commits.count + 1)));
+  return commits;
+}
+
+void SendToAll(const Commits* commits, const StatementText* text) {
   RemoteRun* run = commits->runs;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
     if (lease->remote.level > 0) {
-      RemoteStart(run++, lease, 0, &kCommit);
+      (void)LeaseTakeUp(lease, true);
+      RemoteStart(run++, lease, 0, text);
     }
   }
 }
 
+// What would fail at COMMIT fails now, while all nodes and the coordinator can still roll back.
+void CheckConstraints(const Commits* commits) {
+  constexpr StatementText kImmediate = {"SET CONSTRAINTS ALL IMMEDIATE", 0, nullptr, true};
+  if (commits->count > 1) {
+    SendToAll(commits, &kImmediate);
+    (void)RemoteFinish(commits->runs, commits->count, nullptr, true);
+  }
+}
+
+// The nodes' names, which are needed if the local commit fails; in the transaction's memory, since
+// nothing may fail any more when the nodes have committed.
+char* NamesOfNodes() {
+  const MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+  StringInfoData names;
+  initStringInfo(&names);
+  const char* separator = "";
+  for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
+    if (lease->remote.level > 0) {
+      appendStringInfo(&names, "%s\"%s\"", separator, lease->node_name);
+      separator = ", ";
+    }
+  }
+  MemoryContextSwitchTo(caller);
+  return names.data;
+}
+
 [[noreturn]] void RaisePartly(const Commits* commits) {
+  ClientCountPartialCommit();
   ereport(ERROR, (errcode(ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN),
                   errmsg("transaction was not committed on all datanodes"),
                   errdetail_internal("%s.", DescribeOutcomes("Committed on", commits)),
@@ -196,11 +237,15 @@ void AwaitOutcomes(const Commits* commits) {
 }  // namespace
 
 void TransactionCommitAll() {
-  Commits commits = {};
-  SendCommits(&commits);
+  Commits commits = OpenCommits();
   if (commits.count == 0) {
     return;
   }
+  CheckConstraints(&commits);
+  // From then on no other session may choose this transaction as the one that fails.
+  PreCommit_CheckForSerializationFailure();
+  char* names = NamesOfNodes();
+  SendToAll(&commits, &kCommit);
   ErrorContextCallback context = {error_context_stack, DescribeInterrupted, &commits};
   error_context_stack = &context;
   AwaitOutcomes(&commits);
@@ -209,6 +254,21 @@ void TransactionCommitAll() {
     TransactionForget(commits.runs[i].lease);
   }
   RaiseUnlessAllCommitted(&commits);
+  committed_nodes = names;
+}
+
+void TransactionTellCommitted(bool committed) noexcept {
+  const char* nodes = std::exchange(committed_nodes, nullptr);
+  if (nodes == nullptr || committed) {
+    return;
+  }
+  ClientCountPartialCommit();
+  ereport(WARNING,
+          (errcode(ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN),
+           errmsg("transaction failed after datanodes had committed it"),
+           errdetail_internal("Committed on: %s.", nodes),
+           errhint("The local transaction is rolled back; the nodes have to be brought in "
+                   "agreement by hand.")));
 }
 
 }  // namespace polarx

@@ -8,4 +8,8 @@ namespace polarx {
 // that of the node if none has committed, 40003 if some have, 08007 if nobody knows.
 void TransactionCommitAll();
 
+// The local transaction has ended: if it was not committed, but on nodes, a WARNING says where. No
+// ereport(ERROR).
+void TransactionTellCommitted(bool committed) noexcept;
+
 }  // namespace polarx

@@ -2,6 +2,7 @@
 // thread.
 #include <libpq-fe.h>
 
+#include "pg/base/text.h"
 #include "pg/remote/errors.h"
 #include "pg/prelude.h"
 
@@ -12,9 +13,18 @@ namespace {
 constexpr int kObjectFields[] = {PG_DIAG_SCHEMA_NAME, PG_DIAG_TABLE_NAME, PG_DIAG_COLUMN_NAME,
                                  PG_DIAG_DATATYPE_NAME, PG_DIAG_CONSTRAINT_NAME};
 
-const char* CopyField(const PGresult* result, int field) {
+// Longest text of which a position is shown, in bytes: it goes to the client and to the log.
+constexpr size_t kLongestQuery = 16 * 1024;
+
+char* CopyField(const PGconn* conn, const PGresult* result, int field) {
   const char* text = PQresultErrorField(result, field);
-  return text == nullptr ? nullptr : pstrdup(text);
+  const bool foreign = PQclientEncoding(conn) != GetDatabaseEncoding();
+  return text == nullptr ? nullptr : MakeValid(pstrdup(text), foreign);
+}
+
+int NumberOf(const PGresult* result, int field) {
+  const char* text = PQresultErrorField(result, field);
+  return text == nullptr ? 0 : atoi(text);
 }
 
 // Without the line end that libpq's messages have.
@@ -26,38 +36,28 @@ char* CopyTrimmed(const char* text) {
   return pnstrdup(text, length);
 }
 
-int Sqlstate(const char* code) {
+}  // namespace
+
+int SqlstateOf(const char* code) {
   if (code == nullptr || strlen(code) != 5) {
     return ERRCODE_CONNECTION_FAILURE;
   }
   return MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4]);
 }
 
-int LevelOfNotice(const PGresult* result) {
-  const char* severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
-  if (severity == nullptr) {
-    return 0;
-  }
-  if (strcmp(severity, "WARNING") == 0) {
-    return WARNING;
-  }
-  if (strcmp(severity, "NOTICE") == 0) {
-    return NOTICE;
-  }
-  return strcmp(severity, "INFO") == 0 ? INFO : 0;
-}
-
-}  // namespace
-
-RemoteError* CopyRemoteError(const PGresult* result) {
-  const char* primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-  RemoteError* error = MakeRemoteError(Sqlstate(PQresultErrorField(result, PG_DIAG_SQLSTATE)),
-                                       primary != nullptr ? primary : PQresultErrorMessage(result),
-                                       CopyField(result, PG_DIAG_MESSAGE_DETAIL),
-                                       CopyField(result, PG_DIAG_MESSAGE_HINT));
-  error->context = CopyField(result, PG_DIAG_CONTEXT);
+RemoteError* CopyRemoteError(const PGconn* conn, const PGresult* result) {
+  const char* primary = CopyField(conn, result, PG_DIAG_MESSAGE_PRIMARY);
+  RemoteError* error =
+      MakeRemoteError(SqlstateOf(PQresultErrorField(result, PG_DIAG_SQLSTATE)),
+                      primary != nullptr ? primary : PQresultErrorMessage(result),
+                      CopyField(conn, result, PG_DIAG_MESSAGE_DETAIL),
+                      CopyField(conn, result, PG_DIAG_MESSAGE_HINT));
+  error->context = CopyField(conn, result, PG_DIAG_CONTEXT);
+  error->query = CopyField(conn, result, PG_DIAG_INTERNAL_QUERY);
+  error->position = NumberOf(result, error->query != nullptr ? PG_DIAG_INTERNAL_POSITION
+                                                             : PG_DIAG_STATEMENT_POSITION);
   for (size_t i = 0; i < lengthof(kObjectFields); ++i) {
-    error->object_names[i] = CopyField(result, kObjectFields[i]);
+    error->object_names[i] = CopyField(conn, result, kObjectFields[i]);
   }
   return error;
 }
@@ -66,7 +66,7 @@ RemoteError* MakeRemoteError(int sqlstate, const char* message, const char* deta
                              const char* hint) {
   auto* error = static_cast<RemoteError*>(palloc0(sizeof(RemoteError)));
   error->sqlstate = sqlstate;
-  error->message = CopyTrimmed(message);
+  error->message = MakeValid(CopyTrimmed(message));
   error->detail = detail;
   error->hint = hint;
   return error;
@@ -79,7 +79,7 @@ RemoteError* MakeConnectionLost(const PolarxLease* lease, const PGresult* result
   }
   return MakeRemoteError(ERRCODE_CONNECTION_FAILURE,
                          psprintf("connection to datanode \"%s\" was lost", lease->node_name),
-                         *reason != '\0' ? CopyTrimmed(reason) : nullptr, nullptr);
+                         *reason != '\0' ? MakeValid(CopyTrimmed(reason)) : nullptr, nullptr);
 }
 
 bool EndsConnection(const PGconn* conn, const PGresult* result) {
@@ -98,43 +98,22 @@ void RaiseRemoteError(const RemoteError* error, const PolarxLease* lease, const 
       errhint("%s", error->hint);
     }
     if (error->context != nullptr) {
-      errcontext("%s", error->context);
+      errcontext("%.*s", ContextLength(error->context), error->context);
+    }
+    const char* query = error->query != nullptr ? error->query : sql;
+    if (error->position > 0 && strnlen(query, kLongestQuery + 1) <= kLongestQuery) {
+      internalerrquery(query);
+      internalerrposition(error->position);
     }
     for (size_t i = 0; i < lengthof(kObjectFields); ++i) {
       if (error->object_names[i] != nullptr) {
         err_generic_string(kObjectFields[i], error->object_names[i]);
       }
     }
-    errcontext("statement on datanode \"%s\": %s", lease->node_name, sql);
+    AddStatementContext(lease->node_name, sql);
     errfinish(__FILE__, __LINE__, __func__);
   }
   pg_unreachable();
-}
-
-// Called from inside libpq, which nothing may jump out of.
-void ForwardNotice(void* arg, const PGresult* result) {
-  const auto* lease = static_cast<const PolarxLease*>(arg);
-  const int level = LevelOfNotice(result);
-  const char* message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-  if (level == 0 || message == nullptr) {
-    return;
-  }
-  const MemoryContext context = CurrentMemoryContext;
-  const uint32 held = InterruptHoldoffCount;
-  InterruptHoldoffCount = held + 1;
-  PG_TRY();
-  {
-    ereport(level, (errcode(Sqlstate(PQresultErrorField(result, PG_DIAG_SQLSTATE))),
-                    errmsg_internal("%s", message),
-                    errcontext("message of datanode \"%s\"", lease->node_name)));
-  }
-  PG_CATCH();
-  {
-    MemoryContextSwitchTo(context);
-    FlushErrorState();
-  }
-  PG_END_TRY();
-  InterruptHoldoffCount = held;
 }
 
 }  // namespace polarx

@@ -41,6 +41,9 @@ void TransactionForget(PolarxLease* lease) noexcept {
   lease->remote.begin_level = 0;
   lease->remote.level = 0;
   lease->remote.release_level = 0;
+  lease->remote.rollback_level = 0;
+  lease->remote.postponed = false;
+  lease->remote.waited_ms = 0;
 }
 
 bool TransactionOwns(const PolarxLease* lease) {

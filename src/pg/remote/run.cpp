@@ -7,15 +7,14 @@
 #include "core/time.h"
 #include "engine/poller.h"
 
+#include "pg/base/text.h"
+#include "pg/remote/notices.h"
 #include "pg/remote/run.h"
 #include "pg/session/waits.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
-
-// From there on a row is large.
-constexpr size_t kBulk = 1024 * 1024;
 
 void Lose(RemoteRun* run, const PGresult* result) {
   run->error = MakeConnectionLost(run->lease, result);
@@ -83,9 +82,13 @@ void TakeError(RemoteRun* run, const PGresult* result) {
   if (EndsConnection(run->lease->conn, result)) {
     Lose(run, result);
   } else if (run->state == RunState::kStale) {
-    Break(run, CopyRemoteError(result));  // the remote transaction is not what it should be
+    // The remote transaction is not what it should be.
+    Break(run, CopyRemoteError(run->lease->conn, result));
   } else {
-    run->error = CopyRemoteError(result);
+    run->error = CopyRemoteError(run->lease->conn, result);
+    if (run->state == RunState::kPrefix && run->error->query == nullptr) {
+      run->error->position = 0;  // in another text than the statement's
+    }
     run->state = RunState::kEnd;
   }
 }
@@ -98,9 +101,7 @@ void TakeResult(RemoteRun* run) {
     TakeBoundary(run);
     return;
   }
-  if (PQresultMemorySize(result) > kBulk) {
-    LeaseNoteBulk(run->lease);
-  }
+  LeaseNoteSize(run->lease, PQresultMemorySize(result));
   switch (PQresultStatus(result)) {
     case PGRES_PIPELINE_SYNC:
       TakeSync(run);
@@ -113,6 +114,7 @@ void TakeResult(RemoteRun* run) {
     case PGRES_EMPTY_QUERY:
       if (run->state == RunState::kStatement) {
         strlcpy(run->tag, PQcmdStatus(result), sizeof(run->tag));
+        (void)MakeValid(run->tag);
         run->held = true;
       }
       break;
@@ -146,6 +148,14 @@ bool Exchange(RemoteRun* run) {
   return !PQisBusy(conn);
 }
 
+// Nobody asks for them, and a session that keeps its connection would keep them all.
+void DropNotifications(PolarxLease* lease) {
+  while (PGnotify* notification = PQnotifies(lease->conn)) {
+    LeaseNoteSize(lease, strlen(notification->extra));
+    PQfreemem(notification);
+  }
+}
+
 // Goes on until the run has ended, holds a row that is not to be taken yet, or should wait: for the
 // socket, or, in a stream of rows that never pauses, for interrupts and other runs.
 void Advance(RemoteRun* run, bool on_turn, RowSink* sink) {
@@ -160,16 +170,24 @@ void Advance(RemoteRun* run, bool on_turn, RowSink* sink) {
         sink->take(sink, run->lease, run->lease->remote.result);
       }
     }
-    if (!PQisBusy(run->lease->conn)) {
+    const bool busy = PQisBusy(run->lease->conn) != 0;
+    if (!busy) {
       TakeResult(run);
-    } else if (exchanged || !Exchange(run)) {
-      return;
-    } else {
+    } else if (!exchanged) {
       exchanged = true;
+      if (Exchange(run)) {
+        NoticesReport(run->lease);
+        continue;
+      }
+    }
+    NoticesReport(run->lease);
+    if (busy) {
+      return;
     }
   }
   PQclear(run->lease->remote.result);
   run->lease->remote.result = nullptr;
+  DropNotifications(run->lease);
 }
 
 // In milliseconds, -1: without a limit.
@@ -281,6 +299,15 @@ bool FinishMany(Group* group, TimePoint deadline) {
   return group->ended == group->count;
 }
 
+// With its parameters, in the buffer that it is sent from.
+size_t SizeOf(const StatementText* text) {
+  size_t size = strlen(text->sql);
+  for (int i = 0; i < text->count; ++i) {
+    size += text->values[i] != nullptr ? strlen(text->values[i]) : 0;
+  }
+  return size;
+}
+
 bool Send(PGconn* conn, const StatementText* text) {
   return PQsendQueryParams(conn, text->sql, text->count, nullptr, text->values, nullptr, nullptr,
                            0) == 1;
@@ -289,7 +316,7 @@ bool Send(PGconn* conn, const StatementText* text) {
 }  // namespace
 
 bool LeaseTakeUp(PolarxLease* lease, bool pipeline) noexcept {
-  PQsetNoticeReceiver(lease->conn, ForwardNotice, lease);
+  PQsetNoticeReceiver(lease->conn, NoticesKeep, lease);
   if (PQsetnonblocking(lease->conn, 1) != 0 ||
       (pipeline && PQenterPipelineMode(lease->conn) != 1)) {
     LeaseBreak(lease);
@@ -311,6 +338,7 @@ void LeasePost(PolarxLease* lease, const char* const* commands, int count) noexc
 }
 
 bool RemoteQueue(PolarxLease* lease, const StatementText* text) {
+  LeaseNoteSize(lease, SizeOf(text));
   if (!lease->connection.broken && !Send(lease->conn, text)) {
     LeaseBreak(lease);
   }
@@ -348,6 +376,7 @@ void RemoteStart(RemoteRun* run, PolarxLease* lease, int prefix, const Statement
 }
 
 bool RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise, TimePoint deadline) {
+  NoticesDrop();
   if (count == 1) {
     const bool in_time = FinishOne(runs, sink, deadline);
     if (raise) {

@@ -10,23 +10,31 @@
 
 #include "core/time.h"
 
+#include "pg/remote/notices.h"
 #include "pg/remote/stop.h"
+#include "pg/session/waits.h"
 #include "pg/prelude.h"
 
 namespace polarx {
 namespace {
 
+// A cancel may overtake the statement that it is for: then it is sent again.
+constexpr std::chrono::milliseconds kCancelAgain{200};
+
 enum class How {
-  kTakeWhatHasCome,  // no wait, no cancel
-  kAwait,            // no cancel
-  kCancel,           // and end COPY and pipeline mode
+  kTakeWhatHasCome,  // no wait
+  kAwait,
+  kEnd,  // and end COPY and pipeline mode
 };
 
 struct Stop {
   PolarxLease* lease;
   How how;
   TimePoint deadline;
-  bool cancel_struck;
+  bool interruptible = false;
+  bool yields = false;              // an interrupt ends the wait, which somebody goes on with
+  bool struck = false;              // a statement was cancelled on the datanode
+  TimePoint cancel_again = kNever;  // unless it has come to its end by then
 };
 
 TimePoint InMilliseconds(int limit_ms) { return Now() + std::chrono::milliseconds(limit_ms); }
@@ -40,33 +48,58 @@ bool IsUnderWay(const PolarxLease* lease) {
                                  : lease->remote.busy;
 }
 
-void CancelOnce(const Stop* stop) {
-  if (!stop->lease->connection.cancelled) {
-    ClientCancel(stop->lease);
-  }
+// Without the attachment that the lease came by nobody says it; then none is awaited.
+bool MayStillStrike(const PolarxLease* lease) {
+  return lease->connection.cancelled && ClientLeaseCurrent(lease);
 }
 
-// Waits for the socket and takes in what has come. Returns false if the time is over or the
-// connection lost.
-bool WaitForInput(const Stop* stop) {
-  PGconn* conn = stop->lease->conn;
-  const int unsent = PQflush(conn);
-  const int left = stop->how == How::kTakeWhatHasCome ? 0 : MillisecondsUntil(stop->deadline);
-  if (unsent < 0 || (stop->how == How::kCancel && left == 0)) {
+// Returns until when to wait.
+TimePoint CancelAgain(Stop* stop) {
+  if (stop->cancel_again == kNever) {
+    return stop->deadline;
+  }
+  if (!MayStillStrike(stop->lease) && Now() >= stop->cancel_again) {
+    ClientCancel(stop->lease);
+  }
+  if (MayStillStrike(stop->lease)) {
+    stop->cancel_again = Now() + kCancelAgain;
+  }
+  return std::min(stop->deadline, stop->cancel_again);
+}
+
+bool IsInterrupted() {
+  return QueryCancelPending || ProcDiePending || ProcSignalBarrierPending || !PostmasterIsAlive();
+}
+
+// Waits for the socket (`events`: 0 for the pooler alone) once. Returns false if it is time to end.
+bool WaitOnce(const Stop* stop, int events, TimePoint until) {
+  if (Now() >= stop->deadline || (stop->yields && IsInterrupted())) {
     return false;
   }
-  if (stop->how == How::kCancel) {
-    CancelOnce(stop);
+  if (stop->how != How::kTakeWhatHasCome) {
+    ClientWaitLease(stop->lease, events, until, stop->interruptible);
+    return true;
   }
-  pollfd wait = {PQsocket(conn), static_cast<short>(POLLIN | (unsent > 0 ? POLLOUT : 0)), 0};
-  const int ready = ::poll(&wait, 1, left);
-  return (ready > 0 || (ready < 0 && errno == EINTR)) && PQconsumeInput(conn) == 1;
+  pollfd wait = {PQsocket(stop->lease->conn), POLLIN, 0};
+  const int ready = ::poll(&wait, 1, 0);
+  return ready > 0 || (ready < 0 && errno == EINTR);
+}
+
+// Waits for the socket and takes in what has come. Returns false if it is time to end, or the
+// connection is lost.
+bool WaitForInput(Stop* stop) {
+  PGconn* conn = stop->lease->conn;
+  const int unsent = PQflush(conn);
+  if (unsent < 0) {
+    return false;
+  }
+  const int events = WL_SOCKET_READABLE | (unsent > 0 ? WL_SOCKET_WRITEABLE : 0);
+  return WaitOnce(stop, events, CancelAgain(stop)) && PQconsumeInput(conn) == 1;
 }
 
 // Reads the rest of a COPY from the datanode. Returns false if the time is over or the connection
 // lost.
-bool SkipCopyOut(const Stop* stop) {
-  CancelOnce(stop);  // rows may come faster than they are read
+bool SkipCopyOut(Stop* stop) {
   for (;;) {
     char* row = nullptr;
     const int length = PQgetCopyData(stop->lease->conn, &row, 1);
@@ -80,7 +113,7 @@ bool SkipCopyOut(const Stop* stop) {
   }
 }
 
-bool EndCopyIn(const Stop* stop) {
+bool EndCopyIn(Stop* stop) {
   for (;;) {
     const int sent = PQputCopyEnd(stop->lease->conn, "given up by the coordinator");
     if (sent != 0) {
@@ -97,26 +130,22 @@ bool TakeResult(Stop* stop) {
   PGconn* conn = stop->lease->conn;
   PGresult* result = PQgetResult(conn);
   const ExecStatusType status = PQresultStatus(result);
-  const bool cancel = stop->how == How::kCancel;
-  if (cancel && (result == nullptr || status == PGRES_PIPELINE_SYNC)) {
+  const bool end = stop->how == How::kEnd;
+  if (end && (result == nullptr || status == PGRES_PIPELINE_SYNC)) {
     // Succeeds after the last statement of a pipeline; until then there is more to read.
     (void)PQexitPipelineMode(conn);
   }
   const char* code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
   if (code != nullptr && std::strcmp(code, sqlstate::kQueryCanceled) == 0) {
-    stop->cancel_struck = true;
+    stop->struck = true;
   }
+  LeaseNoteSize(stop->lease, PQresultMemorySize(result));
   PQclear(result);
   switch (status) {
-    case PGRES_SINGLE_TUPLE:
-      if (cancel) {
-        CancelOnce(stop);
-      }
-      return Now() < stop->deadline;
     case PGRES_COPY_IN:
-      return cancel && EndCopyIn(stop);
+      return end && EndCopyIn(stop);
     case PGRES_COPY_OUT:
-      return cancel && SkipCopyOut(stop);
+      return end && SkipCopyOut(stop);
     case PGRES_COPY_BOTH:
       return false;
     default:
@@ -127,14 +156,14 @@ bool TakeResult(Stop* stop) {
 // Reads until nothing is under way. Returns false if something still is, or the connection is lost.
 bool ReadToEnd(Stop* stop) {
   PGconn* conn = stop->lease->conn;
-  const bool cancel = stop->how == How::kCancel;
+  const bool end = stop->how == How::kEnd;
   // Even if nothing is to be read: the last statements may have been sent without a sync.
-  if (cancel && PQpipelineStatus(conn) != PQ_PIPELINE_OFF && PQpipelineSync(conn) != 1) {
+  if (end && PQpipelineStatus(conn) != PQ_PIPELINE_OFF && PQpipelineSync(conn) != 1) {
     return false;
   }
   while (PQtransactionStatus(conn) == PQTRANS_ACTIVE ||
-         (cancel && PQpipelineStatus(conn) != PQ_PIPELINE_OFF)) {
-    if (cancel) {
+         (end && PQpipelineStatus(conn) != PQ_PIPELINE_OFF)) {
+    if (end) {
       (void)PQconsumeInput(conn);  // a lost connection shows below
     }
     while (PQisBusy(conn)) {
@@ -149,6 +178,16 @@ bool ReadToEnd(Stop* stop) {
   return PQflush(conn) == 0;
 }
 
+// Returns false if it is not known yet that the cancel is through.
+bool HearOfCancel(const Stop* stop) {
+  while (MayStillStrike(stop->lease)) {
+    if (!WaitOnce(stop, 0, stop->deadline)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 void ForgetResults(PolarxLease* lease) {
   PQclear(lease->remote.result);
   lease->remote.result = nullptr;
@@ -161,7 +200,8 @@ void NoteInSync(PolarxLease* lease) {
 
 // Reads without a cancel. Returns false if the lease is not in sync yet.
 bool Read(PolarxLease* lease, How how, int limit_ms) {
-  Stop stop = {lease, how, InMilliseconds(limit_ms), false};
+  Stop stop = {.lease = lease, .how = how, .deadline = InMilliseconds(limit_ms)};
+  PQsetNoticeReceiver(lease->conn, IgnoreNotice, nullptr);
   ForgetResults(lease);
   if (PQflush(lease->conn) != 0 || !ReadToEnd(&stop)) {
     return false;
@@ -185,26 +225,22 @@ bool SetNonblocking(PGconn* conn, TimePoint deadline) {
   return ::poll(&wait, 1, MillisecondsUntil(deadline)) == 1 && PQsetnonblocking(conn, 1) == 0;
 }
 
-// Brings the connection back in sync, whatever was done with it; cancels, once, what still runs and
-// was not cancelled before. Returns whether it is idle, or in an open or failed transaction.
+// Brings the connection back in sync, whatever was done with it; what still runs has been
+// cancelled. Returns whether it is idle, or in an open or failed transaction.
 bool Synchronize(PolarxLease* lease, TimePoint deadline) {
   PGconn* conn = lease->conn;
   if (lease->connection.broken || conn == nullptr || PQstatus(conn) != CONNECTION_OK) {
     return false;
   }
   ForgetResults(lease);
-  if (lease->borrower.present) {
-    PQsetNoticeReceiver(conn, IgnoreNotice, nullptr);  // the borrower's own might ereport
-  }
-  Stop stop = {lease, How::kCancel, std::max(deadline, InMilliseconds(1)), false};
+  PQsetNoticeReceiver(conn, IgnoreNotice, nullptr);  // a borrower's own might ereport
+  Stop stop = {.lease = lease, .how = How::kEnd, .deadline = std::max(deadline, InMilliseconds(1))};
   const bool blocking = PQisnonblocking(conn) == 0;
   if (!SetNonblocking(conn, stop.deadline) || !ReadToEnd(&stop) ||
       (blocking && PQsetnonblocking(conn, 0) != 0)) {
     return false;
   }
-  if (stop.cancel_struck) {
-    LeaseNoteCancelStruck(lease);
-  }
+  (void)HearOfCancel(&stop);
   const PGTransactionStatusType status = PQtransactionStatus(conn);
   return status == PQTRANS_IDLE || status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
 }
@@ -265,6 +301,7 @@ bool AwaitPosted(PolarxLease* lease) noexcept {
 }
 
 void StopRuns(RemoteRun* runs, int count) noexcept {
+  NoticesDrop();
   for (int i = 0; i < count; ++i) {
     if (!RemoteEnded(&runs[i])) {
       ClientCancel(runs[i].lease);
@@ -272,10 +309,52 @@ void StopRuns(RemoteRun* runs, int count) noexcept {
   }
   const TimePoint deadline = InMilliseconds(kStopLimitMs);
   for (int i = 0; i < count; ++i) {
+    PQsetNoticeReceiver(runs[i].lease->conn, IgnoreNotice, nullptr);
     while (!RemoteAdvance(&runs[i]) && Now() < deadline) {
       (void)RemoteWait(&runs[i], deadline, false);
     }
   }
+}
+
+Rest AwaitRest(PolarxLease* lease, TimePoint deadline, bool interruptible, bool cancelled,
+               bool* struck) {
+  if (ProcDiePending || proc_exit_inprogress) {
+    LeaseBreak(lease);
+  }
+  if (lease->connection.broken) {
+    return Rest::kBroken;
+  }
+  Stop stop = {.lease = lease,
+               .how = How::kAwait,
+               .deadline = deadline,
+               .interruptible = interruptible,
+               .yields = !interruptible,
+               .cancel_again = cancelled ? Now() + kCancelAgain : kNever};
+  PQsetNoticeReceiver(lease->conn, IgnoreNotice, nullptr);
+  ForgetResults(lease);
+  ClientHeedRecalls();
+  const bool in_sync = ReadToEnd(&stop);
+  if (struck != nullptr) {
+    *struck = *struck || stop.struck;
+  }
+  if (in_sync && PQstatus(lease->conn) == CONNECTION_OK) {
+    NoteInSync(lease);
+    if (HearOfCancel(&stop)) {
+      return Rest::kReached;
+    }
+  }
+  if (ProcDiePending || PQstatus(lease->conn) != CONNECTION_OK) {
+    LeaseBreak(lease);
+    return Rest::kBroken;
+  }
+  if (stop.yields && IsInterrupted()) {
+    return Rest::kInterrupted;
+  }
+  if (Now() >= deadline) {
+    return Rest::kTimeout;
+  }
+  LeaseBreak(lease);  // reading on does not bring it in sync
+  return Rest::kBroken;
 }
 
 }  // namespace polarx

@@ -2,9 +2,11 @@
 // the local transaction has a subtransaction. In a backend, on its only thread.
 #include <libpq-fe.h>
 
+#include "pg/base/text.h"
 #include "pg/remote/errors.h"
 #include "pg/remote/kept_leases.h"
 #include "pg/remote/replay.h"
+#include "pg/remote/savepoint.h"
 #include "pg/remote/stop.h"
 #include "pg/remote/transaction.h"
 #include "pg/prelude.h"
@@ -28,6 +30,10 @@ PolarxLease* ReadyLease(const NodeRef* node) {
   if (lease == nullptr) {
     return nullptr;
   }
+  strlcpy(lease->node_name, node->name, NAMEDATALEN);  // the server may have been renamed
+  if (lease->remote.rollback_level > 0) {
+    SavepointSettle(lease);
+  }
   if (lease->remote.busy && !lease->connection.broken) {
     ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
                     errmsg("connection to datanode \"%s\" is in use by another statement",
@@ -36,10 +42,7 @@ PolarxLease* ReadyLease(const NodeRef* node) {
   }
   if (lease->remote.level > 0) {
     if (lease->connection.broken) {
-      ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
-                      errmsg("transaction on datanode \"%s\" was lost", lease->node_name),
-                      errdetail("The connection was lost or closed earlier in this transaction."),
-                      errhint("Roll back the transaction and try again.")));
+      RaiseTransactionLost(lease);
     }
     return lease;
   }
@@ -151,10 +154,23 @@ void CheckStillOpen(const RemoteRun* run) {
     if (PQstatus(lease->conn) != CONNECTION_OK) {
       RaiseRemoteError(MakeConnectionLost(lease, nullptr), lease, run->sql);
     }
-    ereport(ERROR,
-            (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-             errmsg("statement has ended the transaction on datanode \"%s\"", lease->node_name),
-             errcontext("statement on datanode \"%s\": %s", lease->node_name, run->sql)));
+    ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+                    errmsg("statement has ended the transaction on datanode \"%s\"",
+                           lease->node_name),
+                    (AddStatementContext(lease->node_name, run->sql), 0)));
+  }
+}
+
+// libpq would take what comes next for another encoding than what goes.
+void CheckEncoding(const RemoteRun* run) {
+  const int encoding = PQclientEncoding(run->lease->conn);
+  if (encoding != GetDatabaseEncoding()) {
+    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                    errmsg("session on datanode \"%s\" has client_encoding set to \"%s\"",
+                           run->lease->node_name, pg_encoding_to_char(encoding)),
+                    errdetail("Texts are exchanged in the database's encoding, %s.",
+                              GetDatabaseEncodingName()),
+                    (AddStatementContext(run->lease->node_name, run->sql), 0)));
   }
 }
 
@@ -184,8 +200,17 @@ void DescribeLocalParameter(void* arg) {
 
 }  // namespace
 
+void TransactionRefuseParallel() {
+  if (IsInParallelMode()) {
+    ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+                    errmsg("cannot work on datanodes in a parallel query"),
+                    errhint("Mark the function that does so as PARALLEL UNSAFE.")));
+  }
+}
+
 RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* text,
                           RowSink* sink) {
+  TransactionRefuseParallel();
   TransactionRefreshKept();
   auto** leases = static_cast<PolarxLease**>(palloc0(sizeof(PolarxLease*) * count));
   for (int i = 0; i < count; ++i) {
@@ -209,6 +234,7 @@ RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* 
   error_context_stack = context.previous;
   for (int i = 0; i < count; ++i) {
     CheckStillOpen(&runs[i]);
+    CheckEncoding(&runs[i]);
   }
   return runs;
 }

@@ -13,6 +13,9 @@ namespace polarx {
 RemoteRun* TransactionRun(const NodeRef* nodes, int count, const StatementText* text,
                           RowSink* sink);
 
+// 25000 in a parallel query, where what is done on nodes would be lost or done twice.
+void TransactionRefuseParallel();
+
 // --- for the callback of module.cpp: transaction_end.cpp -----------------------------------------
 
 // Commits the remote transactions. Raises an error if one of them does not commit.

@@ -6,6 +6,8 @@
 
 #include "pg/remote/commit.h"
 #include "pg/remote/kept_leases.h"
+#include "pg/remote/notices.h"
+#include "pg/remote/savepoint.h"
 #include "pg/remote/stop.h"
 #include "pg/remote/transaction.h"
 #include "pg/prelude.h"
@@ -49,23 +51,15 @@ void LowerAfterCommit(PolarxLease* lease, int level) noexcept {
   lease->remote.level = level - 1;
 }
 
-// What the datanode has done in the subtransaction is undone; the lease is stopped.
-void RollBackLevel(PolarxLease* lease, int level) noexcept {
+bool EndsWithLevel(const PolarxLease* lease, int level) {
+  return ReachesLevel(lease, level) && lease->remote.begin_level >= level;
+}
+
+// What the datanode has done in the subtransaction is undone.
+void LowerAfterRollback(PolarxLease* lease, int level) noexcept {
   if (lease->remote.begin_level >= level) {
     LeaseGiveBack(lease, TransactionKeeps(lease));
     return;
-  }
-  // A cancel that has not struck yet might hit what comes next.
-  if (lease->connection.cancelled) {
-    LeaseBreak(lease);
-  }
-  if (!lease->connection.broken) {
-    char rollback[48];
-    char release[48];
-    snprintf(rollback, sizeof(rollback), "ROLLBACK TO SAVEPOINT s%d", level);
-    snprintf(release, sizeof(release), "RELEASE SAVEPOINT s%d", level);
-    const char* commands[] = {rollback, release};
-    LeasePost(lease, commands, 2);
   }
   lease->remote.release_level = 0;
   ForgetReadOnly(lease, level);
@@ -91,6 +85,8 @@ void TransactionBeforePrepare() {
 }
 
 void TransactionAfterEnd(bool committed) noexcept {
+  NoticesDrop();
+  TransactionTellCommitted(committed);
   if (!committed) {
     StopLeases(ReachesLevel, 0);
   }
@@ -99,7 +95,8 @@ void TransactionAfterEnd(bool committed) noexcept {
 
 void TransactionAfterLevel(int level, bool committed) noexcept {
   if (!committed) {
-    StopLeases(ReachesLevel, level);
+    StopLeases(EndsWithLevel, level);
+    SavepointRollBack(level);
   }
   PolarxLease* next;
   for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = next) {
@@ -110,7 +107,7 @@ void TransactionAfterLevel(int level, bool committed) noexcept {
     if (committed) {
       LowerAfterCommit(lease, level);
     } else {
-      RollBackLevel(lease, level);
+      LowerAfterRollback(lease, level);
     }
   }
 }

@@ -50,13 +50,15 @@ struct LeaseHold {
 struct LeaseConnection {
   // It is lost or out of sync: the datanode is to close it.
   bool broken;
-  // A cancel was sent that no result has shown yet. It may still strike what is sent next, so
-  // nothing but a release should follow.
+  // A cancel was sent, and the pooler has not said yet that it is through: it may still strike what
+  // is sent next.
   bool cancelled;
+  // The number of the last cancel.
+  uint32 cancel;
   // The statements on it have left nothing behind in the datanode's session, as far as is known.
   bool plain;
-  // libpq's buffers have grown for what came, or a borrower had the time to make them grow: the
-  // PGconn ends with the lease.
+  // libpq's buffers have grown, in either direction, or a borrower had the time to make them grow:
+  // the PGconn ends with the lease.
   bool bulky;
   bool stretched;
   // ClientHangUpStranded has told the datanode to close it.
@@ -92,6 +94,12 @@ struct LeaseRemote {
   int release_level;
   // The level since which the remote transaction is READ ONLY.
   int read_only_level;
+  // The savepoint that an error has left to be rolled back to before all else.
+  int rollback_level;
+  // An interrupt has ended the wait for that, which is gone on with before the lease is used again.
+  bool postponed;
+  // The lease is broken because it did not become usable for that within this time; 0: it did.
+  int waited_ms;
   // Batches that were sent without awaiting; their results come before the next statement's.
   int unread_batches;
   // A statement has been sent whose results are not all read.
@@ -155,10 +163,11 @@ inline void LeaseBreak(PolarxLease* lease) { lease->connection.broken = true; }
 inline void LeaseNoteStatement(PolarxLease* lease, bool plain) {
   lease->connection.plain = lease->connection.plain && plain;
 }
-// What has come has made libpq's buffers grow.
-inline void LeaseNoteBulk(PolarxLease* lease) { lease->connection.bulky = true; }
-// The cancel has struck, so it will strike nothing else.
-inline void LeaseNoteCancelStruck(PolarxLease* lease) { lease->connection.cancelled = false; }
+// A message of that many bytes has come or is to be sent: a large one makes libpq's buffers grow.
+inline void LeaseNoteSize(PolarxLease* lease, size_t size) {
+  constexpr size_t kBulk = 64 * 1024;
+  lease->connection.bulky = lease->connection.bulky || size > kBulk;
+}
 // The lease's role may not have it any more, or the pooler wants it.
 inline void LeaseRecall(PolarxLease* lease) { lease->hold.recalled = true; }
 // Frees remote.applied, which stands in a memory context of its own: the connection has nothing of

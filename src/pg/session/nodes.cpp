@@ -71,6 +71,7 @@ uint64 ClientCatalogEpoch() {
 
 void ClientResolveNode(const char* name, NodeRef* node) {
   RegistryRequire();
+  AcceptInvalidationMessages();  // another name may be that server's since the transaction began
   Resolved* known = &resolved[string_hash(name, NAMEDATALEN) % lengthof(resolved)];
   if (known->role != GetUserId() || known->epoch != ClientCatalogEpoch() ||
       strcmp(known->node.name, name) != 0) {

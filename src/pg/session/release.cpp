@@ -1,5 +1,6 @@
 // A backend gives its leases back; on its only thread.
 #include <libpq-fe.h>
+#include <malloc.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -164,6 +165,15 @@ void NoteBorrower(PolarxLease* lease) noexcept {
       (lease->borrower.present && Now() - lease->hold.since >= kLongBorrow);
 }
 
+// The heap keeps what large buffers were, the more the larger they have been: from then on they
+// have memory of their own, which goes when they go.
+void GiveMemoryBack() noexcept {
+  constexpr int kLarge = 1024 * 1024;
+  (void)mallopt(M_MMAP_THRESHOLD, kLarge);
+  (void)mallopt(M_TRIM_THRESHOLD, kLarge);
+  (void)malloc_trim(0);
+}
+
 // `kind` is what the connection's state shows.
 void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
   kind = AfterReset(lease, kind);
@@ -181,6 +191,9 @@ void GiveUp(PolarxLease* lease, ReleaseKind kind) noexcept {
                       !lease->connection.stretched;
     ClientShells()->Detach(lease->shell, keep);
     ClientCountShells();
+    if (!keep && lease->connection.bulky) {
+      GiveMemoryBack();
+    }
   }
   if (current) {
     LeaseTellHold(lease);
@@ -240,9 +253,11 @@ void ClientHangUpStranded(bool (*wanted)(const PolarxLease* lease, int level), i
 }
 
 void ClientCancel(PolarxLease* lease) noexcept {
-  lease->connection.cancelled = true;
+  static uint32 last = 0;
   if (ClientLeaseCurrent(lease)) {
-    (void)ClientSend(protocol::Cancel{.lease = lease->id});
+    lease->connection.cancelled = true;
+    lease->connection.cancel = ++last;
+    (void)ClientSend(protocol::Cancel{.lease = lease->id, .number = last});
   }
 }
 

@@ -10,6 +10,7 @@
 #include "core/time.h"
 
 #include "pg/base/catalog.h"
+#include "pg/base/text.h"
 #include "pg/base/version.h"
 #include "pg/session/attachment.h"
 #include "pg/session/requests.h"
@@ -56,7 +57,7 @@ void Ask(Build build) {
 }
 
 char* TextOf(std::optional<std::string>& value) noexcept {
-  return value.has_value() ? value->data() : nullptr;
+  return value.has_value() ? MakeValid(value->data()) : nullptr;  // it may be a datanode's
 }
 
 protocol::Rows* RowsReplied() {
@@ -165,6 +166,10 @@ void ClientPause(Oid node, bool paused) {
 void ClientResetStats() {
   Ask([](uint32 request) { return protocol::ResetStats{.request = request}; });
   (void)NumberReplied();
+}
+
+void ClientCountPartialCommit() noexcept {
+  (void)Send([] { return protocol::PartlyCommitted{}; });
 }
 
 bool ClientCheckNodes() {

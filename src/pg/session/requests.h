@@ -20,6 +20,9 @@ int64 ClientClean(Oid node, const char* remote_user);
 void ClientPause(Oid node, bool paused);
 void ClientReload();
 void ClientResetStats();
+// Tells the pooler, without waiting or attaching, that a transaction was committed on some nodes
+// and not everywhere. No ereport.
+void ClientCountPartialCommit() noexcept;
 // Returns whether the nodes that the pooler knows are those of the catalog, as this transaction
 // sees it.
 bool ClientCheckNodes();

@@ -20,6 +20,7 @@ namespace {
 constexpr int kSocketPosition = 2;  // in the wait set
 constexpr int kSendLimitMs = 1000;
 constexpr int kLongestWaitMs = 60'000;
+constexpr int kMomentMs = 50;  // after which interrupts are looked for
 
 // The time left of `deadline` for one wait, rounded up.
 long WaitTime(TimePoint deadline) { return MillisecondsUntil(deadline, kLongestWaitMs); }
@@ -37,15 +38,26 @@ uint32 RequestOf(const protocol::Reply& reply) {
   return std::visit(Visitor{}, reply);
 }
 
-// Marks the leases that the pooler recalls; other frames that nobody waits for are dropped.
+PolarxLease* FindLease(const Attachment* attachment, uint64 id) {
+  PolarxLease* lease = ClientLeases();
+  while (lease != nullptr && (lease->attachment != attachment->number || lease->id != id)) {
+    lease = lease->next;
+  }
+  return lease;
+}
+
+// What is said unasked is heeded; there is nothing to be done about late replies.
 void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
   if (const auto* recall = std::get_if<protocol::Recall>(&reply)) {
-    for (PolarxLease* lease = ClientLeases(); lease != nullptr; lease = lease->next) {
-      if (lease->attachment == attachment->number &&
-          std::find(recall->leases.begin(), recall->leases.end(), lease->id) !=
-              recall->leases.end()) {
+    for (const uint64 id : recall->leases) {
+      if (PolarxLease* lease = FindLease(attachment, id); lease != nullptr) {
         LeaseRecall(lease);
       }
+    }
+  } else if (const auto* through = std::get_if<protocol::Cancelled>(&reply)) {
+    PolarxLease* lease = FindLease(attachment, through->lease);
+    if (lease != nullptr && lease->connection.cancel == through->number) {
+      lease->connection.cancelled = false;
     }
   }
 }
@@ -69,6 +81,7 @@ ReplyState TakeReply(Attachment* attachment, uint32 request, ErrorText* error) n
       }
       ClientReply& reply = *received.value();
       if (std::holds_alternative<protocol::Recall>(reply.reply) ||
+          std::holds_alternative<protocol::Cancelled>(reply.reply) ||
           RequestOf(reply.reply) != request) {
         HeedUnasked(attachment, reply.reply);
         continue;

@@ -13,6 +13,7 @@
 #include "pg/remote/kept_leases.h"
 #include "pg/remote/replay.h"
 #include "pg/remote/stop.h"
+#include "pg/remote/transaction.h"
 #include "pg/sql/c_interface.h"
 #include "pg/prelude.h"
 
@@ -123,6 +124,7 @@ void BorrowersAfterLevel(int level, bool committed) noexcept {
 }  // namespace polarx
 
 void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** leases) {
+  polarx::TransactionRefuseParallel();
   polarx::ClientCheckCount(count);
   auto* refs = static_cast<polarx::NodeRef*>(palloc(sizeof(polarx::NodeRef) * count));
   for (int i = 0; i < count; ++i) {

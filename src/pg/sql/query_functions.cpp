@@ -14,8 +14,7 @@ POLARX_FUNCTION(polarx_query) {
   StatementArguments(fcinfo, 1, true, &statement);
   NodeArgument(fcinfo, 0, &node);
   RowStore* store = RowStoreBegin(fcinfo, statement.sql, false);
-  (void)TransactionRun(&node, 1, &statement, store);
-  RowStoreEnd(store);
+  RowStoreEnd(store, TransactionRun(&node, 1, &statement, store), 1);
   return 0;
 }
 
@@ -36,8 +35,7 @@ POLARX_FUNCTION(polarx_query_all) {
   StatementArguments(fcinfo, 0, true, &statement);
   const NodeRef* nodes = ClientAllNodes(&count);
   RowStore* store = RowStoreBegin(fcinfo, statement.sql, true);
-  (void)TransactionRun(nodes, count, &statement, store);
-  RowStoreEnd(store);
+  RowStoreEnd(store, TransactionRun(nodes, count, &statement, store), count);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 // its only thread.
 #include <libpq-fe.h>
 
+#include "pg/base/text.h"
 #include "pg/sql/row_store.h"
 #include "pg/prelude.h"
 
@@ -14,7 +15,7 @@ void DescribeColumn(void* arg) {
     errcontext("column \"%s\" of the result of datanode \"%s\"",
                NameStr(TupleDescAttr(store->columns, store->column)->attname),
                store->lease->node_name);
-    errcontext("statement on datanode \"%s\": %s", store->lease->node_name, store->sql);
+    AddStatementContext(store->lease->node_name, store->sql);
   }
 }
 
@@ -27,7 +28,7 @@ void CheckWidth(const RowStore* store, const PGresult* result) {
                            "result of datanode \"%s\" has %d columns, but %d are declared",
                            static_cast<unsigned long>(PQnfields(result)), store->lease->node_name,
                            PQnfields(result), declared),
-             errcontext("statement on datanode \"%s\": %s", store->lease->node_name, store->sql)));
+             (AddStatementContext(store->lease->node_name, store->sql), 0)));
   }
 }
 
@@ -52,14 +53,13 @@ void CheckStyle(const RowStore* store) {
               (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                errmsg("session on datanode \"%s\" has %s set to \"%s\"", store->lease->node_name,
                       dates_changed ? "DateStyle" : "IntervalStyle",
-                      dates_changed ? dates : intervals),
+                      MakeValid(pstrdup(dates_changed ? dates : intervals))),
                errdetail("Column \"%s\" of type %s could be read wrongly.",
                          NameStr(TupleDescAttr(store->columns, i)->attname),
                          format_type_be(TupleDescAttr(store->columns, i)->atttypid)),
                errhint("Leave DateStyle ISO and IntervalStyle postgres there, or declare the "
                        "column as text."),
-               errcontext("statement on datanode \"%s\": %s", store->lease->node_name,
-                          store->sql)));
+               (AddStatementContext(store->lease->node_name, store->sql), 0)));
     }
   }
 }
@@ -154,9 +154,14 @@ RowStore* RowStoreBegin(FunctionCallInfo fcinfo, const char* sql, bool with_node
   return store;
 }
 
-void RowStoreEnd(RowStore* store) {
+void RowStoreEnd(RowStore* store, const RemoteRun* runs, int count) {
   error_context_stack = store->context.previous;
   MemoryContextDelete(store->row_context);
+  for (int i = 0; i < count; ++i) {
+    // The statement itself may have changed it; the datanode says so when the statement is over.
+    store->lease = runs[i].lease;
+    CheckStyle(store);
+  }
 }
 
 }  // namespace polarx

@@ -28,8 +28,9 @@ struct RowStore : RowSink {
 
 // Prepares the function's result as its column definition list says; raises 42601 without one.
 // `with_node`: the first column, name or text, is the node's name. Until RowStoreEnd an error that
-// arises while a value is read names the column, the node and the statement.
+// arises while a value is read names the column, the node and the statement. RowStoreEnd, with the
+// runs that the rows came from, refuses what may have been read wrongly (0A000).
 RowStore* RowStoreBegin(FunctionCallInfo fcinfo, const char* sql, bool with_node);
-void RowStoreEnd(RowStore* store);
+void RowStoreEnd(RowStore* store, const RemoteRun* runs, int count);
 
 }  // namespace polarx

@@ -2,6 +2,7 @@
 // thread.
 #include "core/statement.h"
 
+#include "pg/base/text.h"
 #include "pg/sql/statement_arguments.h"
 #include "pg/prelude.h"
 
@@ -24,13 +25,13 @@ bool RefuseUnlessPossible(const char* sql) {
       ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
                       errmsg("transaction control on datanodes is not possible"),
                       errdetail("Remote transactions follow the local one."),
-                      errcontext("statement: %s", sql)));
+                      errcontext("statement: %.*s", ContextLength(sql), sql)));
       break;
     case StatementKind::kCopy:
       ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                       errmsg("COPY on datanodes is not possible through SQL functions"),
                       errhint("Use the C interface, polarx_pooler.h."),
-                      errcontext("statement: %s", sql)));
+                      errcontext("statement: %.*s", ContextLength(sql), sql)));
       break;
     case StatementKind::kPlain:
     case StatementKind::kOther:
