@@ -22,10 +22,14 @@ SHLIB_LINK = $(libpq) -lstdc++ -lm -pthread -Wl,--version-script=polarx_pooler.m
 override with_llvm := no
 
 PG_CONFIG = pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs)
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq ($(wildcard $(PGXS)),)
+$(error no development files of a PostgreSQL server found by $(PG_CONFIG): install them \
+(on Debian: g++ libpq-dev postgresql-server-dev-15) or name another: make PG_CONFIG=/path/to/pg_config)
+endif
 include $(PGXS)
 
-WERROR = -Werror
+WERROR ?= -Werror
 POLARX_CXXFLAGS = -std=c++20 -O2 -g -fPIC -pthread -fvisibility=hidden -fvisibility-inlines-hidden \
 	-fno-strict-aliasing -fwrapv -fstack-protector-strong -fno-omit-frame-pointer \
 	-DNDEBUG -Wall -Wextra $(WERROR) -D_GNU_SOURCE -D_FORTIFY_SOURCE=2 -MMD -MP $(COPT)
