@@ -66,10 +66,10 @@ class Datanode {
   DatanodeHost* const host_;
   const SlotId slot_;
   DatanodeLink link_;
-  std::string helper_key_;           // host and port
-  bool hung_up_ = false;             // reported
-  bool was_cancelled_ = false;       // since the last run
-  int cancels_ = 0;                  // cancels under way on helper threads
+  std::string helper_key_;      // host and port
+  bool hung_up_ = false;        // reported
+  bool was_cancelled_ = false;  // since the last run
+  int cancels_ = 0;             // cancels under way on helper threads
   CancelOrder last_cancel_;
   protocol::Parameters parameters_;  // as the datanode reports them
   protocol::Parameters told_;        // as last told to the main thread
