@@ -82,7 +82,7 @@ void _PG_init(void) {
     RegisterXactCallback(polarx::AtTransactionEvent, nullptr);
     RegisterSubXactCallback(polarx::AtSubtransactionEvent, nullptr);
     polarx::ClientMakeSpares();
-    ereport(LOG, (errmsg("polarx_pooler %s: port %d, %d worker threads in each pooler worker",
+    ereport(LOG, (errmsg("polarx_pooler %s: port %d, %d worker threads a database",
                          polarx::kVersionText, polarx::parameters.port,
                          polarx::parameters.pooler_scale_factor)));
   }

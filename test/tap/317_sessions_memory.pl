@@ -46,6 +46,7 @@ sub settled
 					(SELECT count(*) FROM pooler.connections WHERE session_pid IS NOT NULL AND state <> \'parked\')');
 				return $books eq '0|0|0';
 			}, 15);
+		1;
 	};
 	diag "$what: $books" unless $came;
 	return $came;
