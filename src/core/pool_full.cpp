@@ -27,18 +27,18 @@ void PoolBook::RejectHopeless(Pool* pool, TimePoint now) {
 }
 
 // What is under way, a probe or a slot that comes back, is for the first ones; the others learn the
-// truth at once. Those with a queue_timeout wait while slots are lent, but not for a datanode that
-// cannot be reached: it takes its connections along.
+// truth at once. Those with a queue_timeout wait while slots may come back, but not for a datanode
+// that cannot be reached: it takes its connections along.
 void PoolBook::RejectHeldOff(Pool* pool, const HoldOff& hold_off, TimePoint now) {
   const Status refusal = hold_off.Refusal(now);
   const bool out_of_reach =
       &hold_off == &pool->node->hold_off && !hold_off.status().sqlstate().starts_with("53");
   const Sizes sizes = pool->sizes();
   int under_way = sizes.connecting + sizes.resetting;
+  const bool none_comes_back = pool->count(SlotState::kLeased) + sizes.resetting == 0;
   std::vector<Ticket*> hopeless;
   for (const auto& [id, ticket] : pool->queue) {
-    if (under_way-- <= 0 &&
-        (!ticket->patient || out_of_reach || pool->count(SlotState::kLeased) == 0)) {
+    if (under_way-- <= 0 && (!ticket->patient || out_of_reach || none_comes_back)) {
       hopeless.push_back(ticket);
     }
   }

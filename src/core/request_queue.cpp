@@ -145,11 +145,28 @@ bool RequestQueue::AwaitsSlots(const Ticket& ticket) {
   });
 }
 
+// Is an attempt that began with it about to end, by the same time-out?
+bool RequestQueue::AwaitsAttempt(const Ticket& ticket) {
+  return std::any_of(ticket.wants.begin(), ticket.wants.end(), [&](const Ticket::Want& want) {
+    const std::list<Slot>& connecting = want.pool->list(SlotState::kConnecting);
+    return std::any_of(connecting.begin(), connecting.end(), [&](const Slot& slot) {
+      return slot.state_since >= ticket.arrived_at &&
+             slot.state_since <= ticket.arrived_at + kOwnAttempt;
+    });
+  });
+}
+
 Ticket* RequestQueue::TakeExpired(TimePoint now) {
   while (const auto due = answers_.TakeDue(now)) {
     Ticket* ticket = tickets_.at(*due).get();
     if (ticket->paused_at == TimePoint{} && now < ticket->answer_by_late && AwaitsSlots(*ticket)) {
       ticket->answer_by = ticket->answer_by_late;
+      answers_.Set(ticket->id, ticket->answer_by);
+      continue;
+    }
+    if (ticket->paused_at == TimePoint{} && !ticket->patient && AwaitsAttempt(*ticket) &&
+        !std::exchange(ticket->awaits_attempt, true)) {
+      ticket->answer_by = now + kAttemptEnds;
       answers_.Set(ticket->id, ticket->answer_by);
       continue;
     }

@@ -26,6 +26,10 @@ class RequestQueue {
  public:
   static constexpr Duration kPauseLimit = std::chrono::seconds(10);
   static constexpr Duration kKeepAfter = std::chrono::milliseconds(100);
+  // An attempt that began with a request, so long after it at most, tells its reason itself where
+  // it ends so soon after the answer was due.
+  static constexpr Duration kOwnAttempt = std::chrono::milliseconds(100);
+  static constexpr Duration kAttemptEnds = std::chrono::milliseconds(500);
   static constexpr Duration kTurnover = std::chrono::seconds(1);
 
   RequestQueue() = default;
@@ -90,6 +94,7 @@ class RequestQueue {
   void LeavePools(Ticket* ticket);
   void NotePauses(Ticket* ticket, TimePoint now);
   static bool AwaitsSlots(const Ticket& ticket);
+  static bool AwaitsAttempt(const Ticket& ticket);
   static TimePoint TurnoverUntil(const Ticket& ticket, TimePoint now);
   void Keep(int slots);
 

@@ -38,6 +38,7 @@ struct Ticket {
   // RequestQueue alone changes these.
   TimePoint answer_by = kNever;         // it is told the reason then
   TimePoint answer_by_late{};           // or then, if slots come back that it waits for
+  bool awaits_attempt = false;          // its answer was put off for an attempt of its own
   TimePoint paused_at{};                // a node of it is paused since then; unset: none is
   mutable std::size_t last_lacked = 0;  // of its wants, when that was looked at last
 

@@ -65,6 +65,8 @@ TEST_F(PoolAnswersTest, WhoWasAnsweredBeforeItsAttemptFailedHasHadOneAllTheSame)
   Ask(1);
   EndTurn();
   PassTo(now_ + seconds(3));
+  EXPECT_FALSE(IsAnswered(1)) << "the attempt itself tells why, any moment now";
+  PassTo(now_ + RequestQueue::kAttemptEnds);
   EXPECT_EQ(RejectionOf(1), "08001");
   EXPECT_NE(rejected_[1].message().find("pooler.pooler_connect_timeout (3 s)"), std::string::npos);
   FailConnects(kSilent);
@@ -173,6 +175,34 @@ TEST_F(PoolAnswersTest, ANodeThatIsDownIsToldToWhoHasTimeToo) {
   Pass(milliseconds(1));
   FailConnects(Status("08001", "refused"));
   EXPECT_EQ(RejectionOf(2), "08001");
+}
+
+TEST_F(PoolAnswersTest, AnAttemptThatTimesOutWithItsRequestTellsTheReason) {
+  settings_.max_pool_size = 10;
+  Open();
+  Ask(1);
+  EndTurn();
+  PassTo(now_ + seconds(3));
+  Pass(milliseconds(20));
+  FailConnects(kSilent);
+  EXPECT_EQ(rejected_[1].message(), kSilent.message());
+}
+
+TEST_F(PoolAnswersTest, WhoHasTimeWaitsForSlotsThatComeBackFromANodeWithoutRoom) {
+  settings_.max_pool_size = 300;
+  Open();
+  Hold(1);
+  for (SessionId session : {2, 3, 4}) {
+    Ask(session, {{kNode, kRole}}, seconds(60));
+  }
+  EndTurn();
+  GiveBack(1);
+  Pass(milliseconds(1));
+  FailConnects(Status("53300", "sorry, too many clients already"));
+  EXPECT_TRUE(rejected_.empty()) << "nothing is lent, but one is reset";
+  FinishResets();
+  EXPECT_EQ(held_[2].size(), 1u);
+  EXPECT_TRUE(rejected_.empty());
 }
 
 TEST_F(PoolAnswersTest, ANodeWithoutRoomIsWaitedForWhileLeasesAreOut) {

@@ -300,7 +300,8 @@ class SimulationChecks {
         std::max<Duration>(settings.pooler_connect_timeout, settings.pooler_dn_set_timeout);
     const Duration paused =
         world_->PausedTime() - world_->FindClient(ticket.session)->paused_before;
-    Require(ticket.patient || world_->now_ < ticket.arrived_at + longest + paused,
+    Require(ticket.patient ||
+                world_->now_ < ticket.arrived_at + longest + paused + RequestQueue::kAttemptEnds,
             "a request waits for longer than it may");
   }
 
