@@ -91,8 +91,8 @@ void PoolBook::AddMapping(const NodeDefinition* definition, MappingDefinition ma
     Node* node = definition != nullptr ? Define(*definition) : FindNode(mapping.node);
     assert(node != nullptr && node->definition.id == mapping.node);
     entry.pool = PoolFor(node, mapping);
-    if (std::find(entry.pool->mapped_roles.begin(), entry.pool->mapped_roles.end(),
-                  mapping.role_name) == entry.pool->mapped_roles.end()) {
+    const MappingEntry* known = FindMapping(mapping.node, mapping.role);
+    if (known == nullptr || known->pool != entry.pool) {
       entry.pool->mapped_roles.push_back(mapping.role_name);
     }
     MarkDirty(entry.pool);

@@ -97,6 +97,20 @@ class PoolCostTest : public PoolBookTest {
     });
   }
 
+  // A catalog with so many roles that share one remote user.
+  Duration ReadCatalog(int roles) {
+    nodes_ = {NodeOf(kNode)};
+    mappings_.clear();
+    for (int role = 0; role < roles; ++role) {
+      mappings_.push_back(MappingOf(kNode, static_cast<RoleId>(100 + role), "shared"));
+    }
+    OpenCatalog();
+    const Duration took =
+        Shortest(3, [this](SessionId) { book_->SetCatalog(nodes_, mappings_, now_); });
+    EXPECT_EQ(PoolOf(kNode, 100)->mapped_roles.size(), mappings_.size());
+    return took;
+  }
+
   // A request that is turned away, where so many are leased.
   Duration RejectBesideLeases(int leased) {
     constexpr SessionId kRejections = 200;
@@ -135,6 +149,12 @@ TEST_F(PoolCostTest, ARejectionBesideManyLeases) {
   const Duration few = RejectBesideLeases(100);
   const Duration many = RejectBesideLeases(1600);
   EXPECT_LT(many, 4 * few) << "16 times as many leases";
+}
+
+TEST_F(PoolCostTest, ACatalogOfManyRoles) {
+  const Duration few = ReadCatalog(500);
+  const Duration many = ReadCatalog(8000);
+  EXPECT_LT(many, 48 * few) << "16 times as many roles";
 }
 
 }  // namespace
