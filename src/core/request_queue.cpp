@@ -44,7 +44,8 @@ std::unique_ptr<Ticket> RequestQueue::Remove(Ticket* ticket) {
   token_at_ = several_.empty() ? kNever : token_at_;
   auto entry = tickets_.extract(ticket->id);
   assert(!entry.empty());
-  return std::move(entry.mapped());
+  std::unique_ptr<Ticket> removed = std::move(entry.mapped());
+  return removed;
 }
 
 Ticket* RequestQueue::Of(SessionId session) const {

@@ -47,7 +47,7 @@ std::uint64_t Seed() {
 
 class Pooler::Parts : public Surroundings {
  public:
-  Parts(PoolerConfig config, const Settings& settings, TimePoint now)
+  Parts(PoolerConfig&& config, const Settings& settings, TimePoint now)
       : database(std::move(config.database)),
         budget(config.fd_limit, kOwnDescriptors + kDescriptorsAThread * config.worker_threads),
         sessions(std::move(config.listener), config.user, &poller, &log, &budget),
