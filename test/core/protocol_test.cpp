@@ -244,7 +244,8 @@ TEST(ProtocolTest, CodesOfTheOtherDirectionOrOfNobodyAreRefused) {
   ExpectRefused(Number(8, 4) + Number(196608, 4), "unknown code");    // protocol 3.0
   ExpectRefused(Number(8, 4) + Number(80877103, 4), "unknown code");  // SSLRequest
   ExpectRefused(Number(8, 4) + Number(0x504C5800, 4), "unknown code");
-  ExpectRefused(Number(8, 4) + Number(0x504C580E, 4), "unknown code");
+  constexpr std::uint32_t kAfterLast = 0x504C5801 + std::variant_size_v<Request>;
+  ExpectRefused(Number(8, 4) + Number(kAfterLast, 4), "unknown code");
 }
 
 TEST(ProtocolTest, CountsThatCannotBeAreRefusedWithoutBelievingThem) {
