@@ -126,7 +126,7 @@ for my $data ('', "\0", pack('N', 100), pack('NN', 1000, $code) . 'x' x 10, subs
 my $victim = session($coord);
 $victim->tell(q{SELECT pooler.exec('dn1', 'SELECT pg_sleep(1)')});
 wait_until($dn, q{SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1)' AND state = 'active'}, '1', 'a victim');
-attached(join '', map { frame(4, pack('Q>', $_)) } 1 .. 60)->quit();
+attached(join '', map { frame(4, pack('Q>N', $_, 1)) } 1 .. 60)->quit();
 attached(frame(3, pack('NQ>CN', 1, $_, 2, 0)))->quit() for 1 .. 30;
 attached(frame(1, pack('NNCNNN', 1, 0, 0, 1, 4294967295, 10)))->quit();
 attached(frame(1, pack('NNCN', 1, 0, 0, 4000000000)))->quit();

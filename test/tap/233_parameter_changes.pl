@@ -87,7 +87,16 @@ for my $row (@changes)
 	told_truth('... also where the transaction was left open', %fresh);
 	for my $ending ('COMMIT', 'ROLLBACK')
 	{
-		$s->ask("BEGIN; SELECT pooler.exec('dn1', '" . $sql =~ s/'/''/gr . "'); $ending");
+		my $exec = "BEGIN; SELECT pooler.exec('dn1', '" . $sql =~ s/'/''/gr . "'); $ending";
+		if ($name eq 'client_encoding')
+		{
+			like($s->refused($exec), qr/ERROR:  0A000: /, '... by pooler.exec: refused, for texts would arrive in another one');
+			$s->ask('ROLLBACK');
+		}
+		else
+		{
+			$s->ask($exec);
+		}
 		told_truth("... by pooler.exec, $ending", %fresh);
 	}
 }
@@ -182,10 +191,9 @@ told_truth('... nor on a new connection', client_encoding => 'UTF8');
 is(escaped('c3a4' . $backslash), 'c3a45c', '... escaping is that of UTF8');
 is($s->ask(q{SELECT v FROM pooler.query('dn1', 'SELECT chr(228)') AS r(v text)}), "\xc3\xa4", '... and so are rows');
 
-# Rows are read by the styles and the encoding that are in effect.
-is($s->ask(q{BEGIN; SELECT pooler.exec('dn1', 'SET client_encoding = ''LATIN1''');
-	SELECT v FROM pooler.query('dn1', 'SELECT chr(228)') AS r(v text)}), "SET\n\xc3\xa4",
-	'another client_encoding: rows are converted');
+# Rows are read by the styles that are in effect, and in the database's encoding alone.
+like($s->refused(q{BEGIN; SELECT pooler.exec('dn1', 'SET client_encoding = ''LATIN1''')}),
+	qr/ERROR:  0A000: session on datanode "dn1" has client_encoding set to "LATIN1"/, 'another client_encoding: refused');
 $s->ask('ROLLBACK');
 is($s->ask(q{SELECT d FROM pooler.query('dn1', 'SELECT date ''2024-02-03''') AS r(d date)}), '2024-02-03', 'a date');
 $s->ask(q{BEGIN; SELECT pooler.exec('dn1', 'SET DateStyle = German')});

@@ -78,7 +78,7 @@ my @idle = (
 	[ 'with a lease, having sent half a message', "BEGIN; $one; " . half($release), 1 ],
 	[ 'not having read what it was granted', by_hand($acquire), 1 ],
 	[ 'having sent half a release', by_hand($acquire . substr $release, 0, 13), 1 ],
-	[ 'having sent half a cancel', by_hand($acquire . substr frame(4, pack('Q>', 1)), 0, 9), 1 ]);
+	[ 'having sent half a cancel', by_hand($acquire . substr frame(4, pack('Q>N', 1, 1)), 0, 9), 1 ]);
 
 # What a session waits for: [name, statements, true when it does, before, after].
 my $forward = sub { $proxy->forward() };

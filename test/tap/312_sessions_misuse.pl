@@ -159,7 +159,7 @@ settled('... and has its connection back');
 
 # Things that are merely void.
 my ($odd, $lease) = by_hand();
-$odd->ask(speak(frame(4, pack 'Q>', $lease + 77) . frame(2, pack 'N', 4711) . released($lease)));
+$odd->ask(speak(frame(4, pack 'Q>N', $lease + 77, 1) . frame(2, pack 'N', 4711) . released($lease)));
 settled('a cancel of a lease and a withdrawal of a request that never were');
 $odd->ask(speak(acquire($node)));
 like($odd->ask($hear), qr/^504c5882\|/, '... the same attachment goes on');

@@ -192,9 +192,9 @@ wait_until($dn, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sl
 	AND pid <> pg_backend_pid()}, '1', 'somebody else\'s statement runs');
 is(value($coord, 'SELECT sum(leased) FROM pooler.pools'), '2', '... on another lease');
 my @others = grep { $_ > 0 && $_ != $mine } $mine - 50 .. $mine + 50;
-$forger->ask(speak(join '', map { frame(4, pack 'Q>', $_) } @others));
+$forger->ask(speak(join '', map { frame(4, pack 'Q>N', $_, 1) } @others));
 $forger->ask(speak(frame(2, pack 'N', $_))) for 1 .. 5;
-is($forger->ask(speak(frame(4, pack 'Q>', $mine))), '', 'cancels of all leases around');
+is($forger->ask(speak(frame(4, pack 'Q>N', $mine, 1))), '', 'cancels of all leases around');
 my @guilty;
 for my $lease ($mine + 1 .. $mine + 3, grep { $_ > 0 } $mine - 3 .. $mine - 1)
 {
