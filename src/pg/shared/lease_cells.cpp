@@ -1,6 +1,7 @@
 // The cells of parked leases in shared memory. Every process, its main thread.
 #include "pg/shared/lease_cells.h"
 
+#include <memory>
 #include <new>
 
 #include "pg/prelude.h"
@@ -31,8 +32,9 @@ Size LeaseCellsSize() {
 
 void LeaseCellsSetUp(void* memory, bool found) {
   lease_cells = static_cast<LeaseCell*>(memory);
-  node_cells =
-      reinterpret_cast<NodeCell*>(TYPEALIGN(alignof(NodeCell), lease_cells + LeaseCells()));
+  void* place = lease_cells + LeaseCells();
+  size_t room = mul_size(sizeof(NodeCell), NodeCells()) + alignof(NodeCell);
+  node_cells = static_cast<NodeCell*>(std::align(alignof(NodeCell), sizeof(NodeCell), place, room));
   if (!found) {
     for (Size i = 0; i < LeaseCells(); i++) {
       new (&lease_cells[i]) LeaseCell;
