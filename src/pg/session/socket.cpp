@@ -20,7 +20,6 @@ namespace {
 constexpr int kSocketPosition = 2;  // in the wait set
 constexpr int kSendLimitMs = 1000;
 constexpr int kLongestWaitMs = 60'000;
-constexpr int kMomentMs = 50;  // after which interrupts are looked for
 
 // The time left of `deadline` for one wait, rounded up.
 long WaitTime(TimePoint deadline) { return MillisecondsUntil(deadline, kLongestWaitMs); }
