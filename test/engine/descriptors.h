@@ -2,9 +2,15 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <set>
+#include <utility>
+#include <vector>
+
+#include "engine/unique_fd.h"
 
 namespace polarx {
 
@@ -20,5 +26,39 @@ inline std::set<int> Descriptors() {
 }
 
 inline std::size_t OpenDescriptors() { return Descriptors().size(); }
+
+// Between Exhaust and Allow, or its own end, this process has no descriptor free.
+class ExhaustedDescriptors {
+ public:
+  ExhaustedDescriptors() = default;
+  ExhaustedDescriptors(const ExhaustedDescriptors&) = delete;
+  ExhaustedDescriptors& operator=(const ExhaustedDescriptors&) = delete;
+  ~ExhaustedDescriptors() { Allow(); }
+
+  // No number below the limit, which is 64 from now on, is free.
+  void Exhaust() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    rlimit tight = before_;
+    tight.rlim_cur = 64;
+    int fd = 0;
+    while ((fd = dup(0)) >= 0 && fd < 64) {
+      taken_.emplace_back(fd);
+    }
+    close(fd);
+    setrlimit(RLIMIT_NOFILE, &tight);
+    changed_ = true;
+  }
+  void Allow() {
+    if (std::exchange(changed_, false)) {
+      setrlimit(RLIMIT_NOFILE, &before_);
+      taken_.clear();
+    }
+  }
+
+ private:
+  rlimit before_{};
+  bool changed_ = false;
+  std::vector<UniqueFd> taken_;
+};
 
 }  // namespace polarx

@@ -2,12 +2,13 @@
 #include "engine/listener.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <utility>
 #include <vector>
+
+#include "descriptors.h"
 
 namespace polarx {
 namespace {
@@ -30,30 +31,11 @@ class ListenerTest : public ::testing::Test {
     EXPECT_EQ(getsockname(fd_, reinterpret_cast<sockaddr*>(&address_), &size_), 0);
     socket_ = std::move(socket);
   }
-  ~ListenerTest() override { Allow(); }
 
   UniqueFd Knock() {
     UniqueFd guest(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     EXPECT_EQ(connect(guest.get(), reinterpret_cast<sockaddr*>(&address_), size_), 0);
     return guest;
-  }
-  // No descriptor is free.
-  void Exhaust() {
-    getrlimit(RLIMIT_NOFILE, &before_);
-    rlimit tight = before_;
-    tight.rlim_cur = 64;
-    int fd = 0;
-    while ((fd = dup(0)) >= 0 && fd < 64) {
-      taken_.emplace_back(fd);
-    }
-    close(fd);
-    setrlimit(RLIMIT_NOFILE, &tight);
-  }
-  void Allow() {
-    if (!taken_.empty()) {
-      setrlimit(RLIMIT_NOFILE, &before_);
-      taken_.clear();
-    }
   }
   bool Tells() { return !poller_.Wait(TimePoint{}).empty(); }
 
@@ -63,8 +45,7 @@ class ListenerTest : public ::testing::Test {
   int fd_ = -1;
   sockaddr_un address_{};
   socklen_t size_ = 0;
-  rlimit before_{};
-  std::vector<UniqueFd> taken_;
+  ExhaustedDescriptors descriptors_;
 };
 
 TEST_F(ListenerTest, LetsInWhoKnocks) {
@@ -81,13 +62,13 @@ TEST_F(ListenerTest, LetsInWhoKnocks) {
 
 TEST_F(ListenerTest, RestsWithoutADescriptorAndListensAgainInTime) {
   const UniqueFd guest = Knock();
-  Exhaust();
+  descriptors_.Exhaust();
   Listener listener(std::move(socket_), geteuid(), &poller_, &log_);
   ASSERT_TRUE(listener.Watch(kKey));
   EXPECT_TRUE(listener.Accept(kStart).empty());
   EXPECT_EQ(listener.listen_again_at(), kStart + kRest);
   EXPECT_FALSE(Tells()) << "who knocks would wake us again and again";
-  Allow();
+  descriptors_.Allow();
   listener.ListenAgain(kStart);
   EXPECT_EQ(listener.listen_again_at(), kStart + kRest) << "not yet";
   listener.ListenAgain(kStart + kRest);
@@ -98,11 +79,11 @@ TEST_F(ListenerTest, RestsWithoutADescriptorAndListensAgainInTime) {
 
 TEST_F(ListenerTest, WhereItCannotBeWatchedAgainAnotherTimeIsSet) {
   const UniqueFd guest = Knock();
-  Exhaust();
+  descriptors_.Exhaust();
   Listener listener(std::move(socket_), geteuid(), &poller_, &log_);
   ASSERT_TRUE(listener.Watch(kKey));
   (void)listener.Accept(kStart);
-  Allow();
+  descriptors_.Allow();
   ASSERT_TRUE(poller_.Add(fd_, EPOLLIN, kKey + 1));  // once more is refused
   TimePoint now = kStart + kRest;
   for (int i = 0; i < 3; ++i) {

@@ -1,10 +1,10 @@
 // Sessions are let in with what they have brought. Who cannot be for want of a descriptor is told,
 // and let in once there is one; processes of other operating system users are told nothing.
 #include <fcntl.h>
-#include <sys/resource.h>
 
 #include <cerrno>
 
+#include "descriptors.h"
 #include "pooler_fixture.h"
 
 namespace polarx {
@@ -12,26 +12,6 @@ namespace {
 
 class PoolerAcceptTest : public PoolerTest {
  protected:
-  ~PoolerAcceptTest() override { Allow(); }
-  // No number below the limit is free.
-  void Exhaust() {
-    getrlimit(RLIMIT_NOFILE, &before_);
-    rlimit tight = before_;
-    tight.rlim_cur = 64;
-    int fd = 0;
-    while ((fd = dup(0)) >= 0 && fd < 64) {
-      taken_.emplace_back(fd);
-    }
-    close(fd);
-    setrlimit(RLIMIT_NOFILE, &tight);
-    changed_ = true;
-  }
-  void Allow() {
-    if (std::exchange(changed_, false)) {
-      setrlimit(RLIMIT_NOFILE, &before_);
-      taken_.clear();
-    }
-  }
   std::vector<LogRecord> Logged(LogSeverity severity) {
     std::vector<LogRecord> records;
     LogRecord record;
@@ -52,9 +32,7 @@ class PoolerAcceptTest : public PoolerTest {
     return ended && got > 0 ? ::testing::AssertionFailure() << "it got a byte" : ended;
   }
 
-  rlimit before_{};
-  bool changed_ = false;
-  std::vector<UniqueFd> taken_;
+  ExhaustedDescriptors descriptors_;
 };
 
 TEST_F(PoolerAcceptTest, WhoCannotBeLetInIsToldAtOnce) {
@@ -65,7 +43,7 @@ TEST_F(PoolerAcceptTest, WhoCannotBeLetInIsToldAtOnce) {
     knocking.push_back(Client());
     ASSERT_TRUE(knocking.back().Send(protocol::Attach{protocol::kVersion, kGeneration}).ok());
   }
-  Exhaust();
+  descriptors_.Exhaust();
   for (PoolerClient& client : knocking) {
     std::optional<ClientReply> reply = Reply(&client);
     ASSERT_TRUE(reply && std::holds_alternative<protocol::Failed>(reply->reply));
@@ -79,7 +57,7 @@ TEST_F(PoolerAcceptTest, WhoCannotBeLetInIsToldAtOnce) {
   ASSERT_EQ(warnings.size(), 1u) << "one line, whoever knocks";
   EXPECT_NE(std::string(warnings[0].detail).find("limit of open files"), std::string::npos);
   EXPECT_EQ(View(&attached, protocol::View::kStats, 0, 0), "0") << "who is attached works on";
-  Allow();
+  descriptors_.Allow();
   PoolerClient late = Attach();
   EXPECT_EQ(View(&late, protocol::View::kStats, 0, 0), "0");
 }
@@ -98,9 +76,9 @@ TEST_F(PoolerAcceptTest, ProcessesOfOtherUsersAreHungUpOnWithoutAWord) {
   }
   EXPECT_EQ(pooler_->fds_used(), fds);
   const PoolerClient late = Client();
-  Exhaust();
+  descriptors_.Exhaust();
   EXPECT_TRUE(IsHungUpOnWithoutAWord(late)) << "for want of a descriptor as well";
-  Allow();
+  descriptors_.Allow();
   std::vector<LogRecord> lines = Logged(LogSeverity::kLog);
   ASSERT_EQ(lines.size(), 1u);
   EXPECT_EQ(std::string(lines[0].message),
@@ -118,7 +96,7 @@ TEST_F(PoolerAcceptTest, ProcessesOfOtherUsersAreHungUpOnWithoutAWord) {
 TEST_F(PoolerAcceptTest, AConnectThatTheSystemRefusesIsNotTheNodesFault) {
   Start();
   PoolerClient client = Attach();
-  Exhaust();
+  descriptors_.Exhaust();
   Ask(&client, 1);
   std::optional<ClientReply> reply = Reply(&client);
   ASSERT_TRUE(reply && std::holds_alternative<protocol::Failed>(reply->reply));
@@ -126,7 +104,7 @@ TEST_F(PoolerAcceptTest, AConnectThatTheSystemRefusesIsNotTheNodesFault) {
   EXPECT_EQ(status.sqlstate(), "53000");
   EXPECT_NE(status.message().find("Too many open files"), std::string::npos) << status.message();
   EXPECT_EQ(View(&client, protocol::View::kNodes, 0, 3), "unknown");
-  Allow();
+  descriptors_.Allow();
 }
 
 TEST_F(PoolerAcceptTest, WhatHasComeWithTheConnectIsAnsweredInTheSameTurn) {
