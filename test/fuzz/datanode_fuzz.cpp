@@ -122,6 +122,7 @@ class DatanodeUnderTest : public DatanodeHost {
   }
   void Cancel() {
     if (datanode_.open() && !running_) {
+      cancelling_ = connected_;
       datanode_.Cancel({.slot = kSlot, .deadline = TimePoint{} + std::chrono::seconds(10)});
     }
   }
@@ -141,7 +142,7 @@ class DatanodeUnderTest : public DatanodeHost {
   }
   void Close() {
     if (datanode_.open()) {
-      running_ = false;  // the main thread has forgotten the run
+      running_ = cancelling_ = false;  // the main thread has forgotten both
       datanode_.Close({.slot = kSlot, .cancel = false, .deadline = TimePoint{}});
       Turns();
     }
@@ -157,6 +158,7 @@ class DatanodeUnderTest : public DatanodeHost {
     DeadlineComes();
     Require(connected_ || refused_, "a connect ends");
     Require(!running_, "a run ends");
+    Require(!cancelling_, "a cancel ends");
     Close();
     DeadlineComes();
     Require(datanode_.finished() && (refused_ || closed_), "a close ends");
@@ -192,6 +194,8 @@ class DatanodeUnderTest : public DatanodeHost {
       }
     } else if (std::holds_alternative<HungUp>(completion)) {
       Require(!std::exchange(hung_up_, true), "hung up once");
+    } else if (std::holds_alternative<CancelThrough>(completion)) {
+      Require(std::exchange(cancelling_, false), "a cancel is through once");
     } else {
       Require(std::holds_alternative<Closed>(completion) && !std::exchange(closed_, true),
               "closed once");
@@ -216,7 +220,8 @@ class DatanodeUnderTest : public DatanodeHost {
   Poller poller_;
   UniqueFd server_;
   TimePoint deadline_ = kNever;
-  bool connected_ = false, refused_ = false, running_ = false, hung_up_ = false, closed_ = false;
+  bool connected_ = false, refused_ = false, running_ = false;
+  bool cancelling_ = false, hung_up_ = false, closed_ = false;
   int cancels_ = 0;
   Datanode datanode_;
 };
