@@ -85,7 +85,7 @@ my $forward = sub { $proxy->forward() };
 my @busy = (
 	[ 'for a connection that another session has', $one, $waits, sub { held('dn1') }, \&let_go ],
 	[ 'for one of two nodes', q{SELECT * FROM example_two_nodes('dn1', 'dn2')}, $waits, sub { held('dn2') }, \&let_go ],
-	[ 'for a datanode that does not answer', remote('mute', 'SELECT 1'), $waits, sub { }, sub { $silent->cut() } ],
+	[ 'for a datanode that does not answer', remote('mute', 'SELECT 1'), $waits, \&is_tried_again, sub { $silent->cut() } ],
 	[ 'for a node that is paused', $one, $waits, sub { $watch->ask(q{SELECT pooler.pause('dn1')}) },
 		sub { $watch->ask(q{SELECT pooler.resume('dn1')}) } ],
 	[ 'for the pooler worker', $one, $executes, \&halt, \&resume ],
@@ -194,6 +194,13 @@ for my $ending (grep { $_->[1] =~ /busy/ } @endings)
 		$session->ask("RESET statement_timeout; $one");
 	}
 	settled("a session that wraps its descriptor: $how", $session);
+}
+
+# A connection that was cut holds its node off for a moment, in which a request is refused.
+sub is_tried_again
+{
+	my $held_off = q{SELECT retry_at > clock_timestamp() FROM pooler.nodes WHERE node = 'mute'};
+	return wait_for('end of the hold-off', sub { $watch->ask($held_off) ne 't' });
 }
 
 for my $row (@busy)
