@@ -1,6 +1,7 @@
 // Nodes and user mappings as values, the way the pg side reads them from the catalog. Plain data.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -15,6 +16,13 @@ using RoleId = std::uint32_t;  // oid of a local role; 0: every role (PUBLIC)
 
 // Keyword and value of libpq's connection options, in ascending order of keyword, none empty.
 using Options = std::vector<std::pair<std::string, std::string>>;
+
+// A role that a session has asked for on a node.
+struct MappingQuestion {
+  NodeId node = 0;
+  RoleId role = 0;
+  auto operator<=>(const MappingQuestion&) const = default;
+};
 
 struct NodeDefinition {
   NodeId id = 0;

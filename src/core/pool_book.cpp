@@ -14,6 +14,7 @@ PoolBook::PoolBook(SlotDriver* driver, LeaseEvents* events, Surroundings* surrou
       surroundings_(surroundings),
       settings_(settings),
       random_(static_cast<std::minstd_rand::result_type>(seed)),
+      directory_(settings),
       gate_(surroundings, seed),
       sizer_(settings),
       upkeep_(settings, seed + 1),
@@ -36,7 +37,7 @@ void PoolBook::NoteHurry(const Pool& pool) {
 
 Urgency PoolBook::TakeUrgencyOfResets() {
   const bool hurry = std::exchange(hurries_resets_, false);
-  if (!queue_.empty() || some_obsolete_) {
+  if (!queue_.empty() || directory_.has_retired()) {
     return Urgency::kAwaited;
   }
   return hurry ? Urgency::kAtOnce : Urgency::kMayWait;
@@ -76,7 +77,7 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
   ticket->cells = cells;
   ++counters_.client_request_conn_total;
   for (const protocol::Wanted& want : wanted) {
-    const MappingEntry* entry = FindMapping(want.node, want.role);
+    const MappingEntry* entry = directory_.FindMapping(want.node, want.role);
     assert(entry != nullptr);
     if (entry->pool == nullptr) {
       events_->Reject(*ticket, entry->definition.status);
@@ -252,7 +253,7 @@ void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope sc
 
 void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& status,
                       TimePoint now) {
-  Node* node = FindNode(id);
+  Node* node = directory_.FindNode(id);
   if (node == nullptr) {
     return;
   }

@@ -13,10 +13,8 @@
 #include <memory>
 #include <optional>
 #include <random>
-#include <set>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -24,6 +22,7 @@
 #include "core/lease_table.h"
 #include "core/outside.h"
 #include "core/pool.h"
+#include "core/pool_directory.h"
 #include "core/pool_sizer.h"
 #include "core/request_queue.h"
 #include "core/settings.h"
@@ -35,11 +34,6 @@
 #include "core/urgency.h"
 
 namespace polarx {
-
-struct MappingEntry {
-  MappingDefinition definition;  // its options live in the pool
-  Pool* pool = nullptr;          // null where the status is not ok
-};
 
 class PoolBook {
  public:
@@ -53,10 +47,11 @@ class PoolBook {
   void SetCatalog(const std::vector<NodeDefinition>& nodes, std::vector<MappingDefinition> mappings,
                   TimePoint now);
   // `node`: its server, null if there is none.
-  void AddMapping(const NodeDefinition* node, MappingDefinition mapping);
-  // Null: not known yet (ask, then AddMapping).
-  const MappingEntry* FindMapping(NodeId node, RoleId role) const;
-  Node* FindNode(NodeId node);
+  void AddMapping(const NodeDefinition* node, MappingDefinition mapping, TimePoint now);
+  // A session asks for that role on that node.
+  void NoteUse(const MappingQuestion& pair, TimePoint now) { directory_.NoteUse(pair, now); }
+  // Those that sessions have asked for, hold or wait for, of late.
+  std::vector<MappingQuestion> KnownPairs(TimePoint now);
 
   // --- sessions -------------------------------------------------------------------------------
   // All mappings must be known, all nodes different. The answer is Grant or Reject, at the earliest
@@ -101,8 +96,6 @@ class PoolBook {
   // node 0: all, those to come included. While a node is paused its requests wait.
   void Pause(NodeId node, bool paused, TimePoint now);
   void ResetStats();
-  // Are these, in any order, the nodes that "all nodes" means?
-  bool Matches(std::span<const NodeDefinition> nodes) const;
   // Leases that sessions still hold from earlier workers, by node; all of them at every call.
   void SetSurvivors(const std::map<NodeId, int>& survivors);
 
@@ -117,20 +110,13 @@ class PoolBook {
   TimePoint NextDeadline() const;  // when EndTurn is needed though nothing has happened
 
   // --- to be looked at ------------------------------------------------------------------------
-  const std::map<NodeId, std::unique_ptr<Node>>& nodes() const { return nodes_; }
-  const std::map<PoolId, std::unique_ptr<Pool>>& pools() const { return pools_; }
-  std::map<PoolId, std::unique_ptr<Pool>>& pools() { return pools_; }
+  const PoolDirectory& directory() const { return directory_; }
   const RequestCounters& counters() const { return counters_; }
   const Ticket* TicketOf(SessionId session) const { return queue_.Of(session); }
   const Settings& settings() const { return settings_; }
 
  private:
-  using MappingKey = std::pair<NodeId, RoleId>;
-
-  Limits LimitsOf(const NodeDefinition& definition) const;
-  Node* Define(const NodeDefinition& definition);
-  Pool* PoolFor(Node* node, const MappingDefinition& mapping);
-  void Retire(Pool* pool, TimePoint now);
+  void TakeIn(const PoolDirectory::Changes& changes, TimePoint now);
   void Rebind(TimePoint now);
   void DropEmpty();
   void DoomAll(Pool* pool, CloseReason reason, TimePoint now);
@@ -219,10 +205,7 @@ class PoolBook {
   Surroundings* const surroundings_;
   Settings settings_;
   std::minstd_rand random_;
-  std::map<NodeId, std::unique_ptr<Node>> nodes_;
-  std::map<PoolId, std::unique_ptr<Pool>> pools_;
-  std::map<std::pair<NodeId, Options>, Pool*> by_options_;  // pools that are not obsolete
-  std::map<MappingKey, MappingEntry> mappings_;
+  PoolDirectory directory_;
   SlotTable slots_;
   ConnectGate gate_;
   RequestQueue queue_;
@@ -230,17 +213,12 @@ class PoolBook {
   SlotUpkeep upkeep_;
   LeaseTable leases_;
   TimerQueue<PoolId> sleepers_;  // pools to be looked at again
-  std::set<NodeId> paused_;      // known or not
-  bool all_paused_ = false;
-  std::map<NodeId, int> survivors_;
   std::vector<Pool*> dirty_;
   bool hurries_resets_ = false;
   bool starved_ = false;                       // tickets lack nothing but a descriptor
   TicketId nothing_given_up_for_ = kNoTicket;  // nor for younger ones, in this turn
   TimePoint told_lack_{};                      // of descriptors, in the log
-  bool some_obsolete_ = false;                 // pools or nodes wait for their last slot to close
   RequestCounters counters_;
-  PoolId next_pool_ = 1;
   std::uint64_t dispatch_ = 0;  // how many there were
 };
 

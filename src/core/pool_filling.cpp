@@ -100,7 +100,7 @@ void PoolBook::OnWarmupFailed(Slot* slot, const std::string& why, bool lost, Tim
 
 void PoolBook::Maintain(TimePoint now) {
   (void)CollectReturned(now);
-  for (auto& [id, pool] : pools_) {
+  for (const auto& [id, pool] : directory_.pools()) {
     MaintainParked(pool.get(), now);
     for (int surplus = sizer_.CountUnused(*pool, now); surplus > 0; --surplus) {
       CloseSlot(&pool->list(SlotState::kIdle).back(), CloseReason::kIdle, now);
@@ -112,7 +112,7 @@ void PoolBook::Maintain(TimePoint now) {
 
 // Above a lowered limit idle slots go, unused or not, without waiting for a round.
 void PoolBook::CloseAboveLimits(TimePoint now) {
-  for (auto& [id, pool] : pools_) {
+  for (const auto& [id, pool] : directory_.pools()) {
     const Node* node = pool->node;
     std::list<Slot>& idle = pool->list(SlotState::kIdle);
     int above = node->total() - node->count(SlotState::kClosing) - node->limits.max_size;

@@ -1,12 +1,10 @@
 // What administrators ask for: clean, pause, ping, check, statistics; on the main thread.
-#include <algorithm>
-
 #include "core/pool_book.h"
 
 namespace polarx {
 int PoolBook::Clean(NodeId node, const std::string& remote_user, TimePoint now) {
   int count = 0;
-  for (auto& [id, pool] : pools_) {
+  for (const auto& [id, pool] : directory_.pools()) {
     if ((node != 0 && pool->node->definition.id != node) ||
         (!remote_user.empty() && pool->remote_user != remote_user)) {
       continue;
@@ -60,59 +58,29 @@ Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
 }
 
 void PoolBook::Pause(NodeId which, bool paused, TimePoint now) {
-  if (which == 0) {
-    all_paused_ = paused;
-    paused_.clear();
-  } else if (paused) {
-    paused_.insert(which);
-  } else {
-    paused_.erase(which);
-  }
-  for (auto& [id, node] : nodes_) {
-    if (which == 0 || id == which) {
-      node->paused = paused;
-      Publish(node.get());
-      for (Pool* pool : node->pools) {
-        if (paused) {
-          TakeAllParked(pool, now);
-        }
+  for (Node* node : directory_.SetPaused(which, paused)) {
+    Publish(node);
+    for (Pool* pool : node->pools) {
+      if (paused) {
+        TakeAllParked(pool, now);
       }
-      MarkNode(node.get());
     }
+    MarkNode(node);
   }
   queue_.NotePauses(now);
 }
 
 void PoolBook::ResetStats() {
   counters_ = {};
-  for (auto& [id, pool] : pools_) {
+  for (const auto& [id, pool] : directory_.pools()) {
     pool->counters = pool->printed_counters = {};
     pool->acquire_time = pool->hold_time = pool->printed_acquire_time = {};
   }
 }
 
-bool PoolBook::Matches(std::span<const NodeDefinition> nodes) const {
-  std::size_t members = 0;
-  for (const auto& [id, node] : nodes_) {
-    members += !node->obsolete && node->definition.member ? 1 : 0;
-  }
-  return members == nodes.size() &&
-         std::all_of(nodes.begin(), nodes.end(), [this](const NodeDefinition& wanted) {
-           const auto found = nodes_.find(wanted.id);
-           return found != nodes_.end() && !found->second->obsolete &&
-                  found->second->definition == wanted;
-         });
-}
-
 void PoolBook::SetSurvivors(const std::map<NodeId, int>& survivors) {
-  if (survivors == survivors_) {
-    return;
-  }
-  survivors_ = survivors;
-  for (auto& [id, node] : nodes_) {
-    const auto found = survivors_.find(id);
-    node->survivors = found == survivors_.end() ? 0 : found->second;
-    MarkNode(node.get());
+  for (Node* node : directory_.SetSurvivors(survivors)) {
+    MarkNode(node);
   }
 }
 

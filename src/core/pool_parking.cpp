@@ -144,7 +144,7 @@ void PoolBook::TakeAllParked(Pool* pool, TimePoint now) {
 }
 
 void PoolBook::CountParked() {
-  for (auto& [id, pool] : pools_) {
+  for (const auto& [id, pool] : directory_.pools()) {
     pool->parked = 0;
     for (Slot& slot : pool->list(SlotState::kLeased)) {
       LeaseTable::CountRetakes(&slot);

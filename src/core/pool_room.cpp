@@ -43,7 +43,8 @@ bool PoolBook::GiveUpForRoom(const Pool& beneficiary, TimePoint now) {
   Slot* slot = LongestIdle(beneficiary, true);
   slot = slot != nullptr ? slot : LongestIdle(beneficiary, false);
   for (const TakeScope scope : {TakeScope::kRestedOrUnused, TakeScope::kAllParked}) {
-    for (auto pool = pools_.begin(); slot == nullptr && pool != pools_.end(); ++pool) {
+    for (auto pool = directory_.pools().begin();
+         slot == nullptr && pool != directory_.pools().end(); ++pool) {
       if (!IsClaimed(*pool->second, beneficiary)) {
         slot = TakeParked(pool->second.get(), scope, now);
       }
@@ -75,7 +76,7 @@ void PoolBook::MakeRoom(Pool* pool, int missing, TimePoint now) {
 void PoolBook::WakeStarved() {
   nothing_given_up_for_ = kNoTicket;
   if (std::exchange(starved_, false)) {
-    for (auto& [id, pool] : pools_) {
+    for (const auto& [id, pool] : directory_.pools()) {
       if (!pool->queue.empty()) {
         MarkDirty(pool.get());
       }

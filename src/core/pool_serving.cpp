@@ -50,7 +50,7 @@ void PoolBook::EndTurn(TimePoint now) {
   for (Pool* pool : filling) {
     WarmUp(pool, now);
   }
-  if (some_obsolete_) {
+  if (directory_.has_retired()) {
     DropEmpty();
   }
   queue_.NoteWaited();
@@ -63,10 +63,10 @@ TimePoint PoolBook::NextDeadline() const {
 
 void PoolBook::WakeSleepers(TimePoint now) {
   while (const auto id = sleepers_.TakeDue(now)) {
-    MarkDirty(pools_.at(*id).get());
+    MarkDirty(directory_.FindPool(*id));
   }
   while (const auto id = gate_.TakeDue(now)) {
-    Pool* pool = pools_.at(*id).get();
+    Pool* pool = directory_.FindPool(*id);
     gate_.EndTrial(pool, now);
     MarkDirty(pool);
   }

@@ -121,7 +121,7 @@ Status Pooler::Parts::Start(int threads) {
 // Lent connections live on with their holders until those are done.
 bool Pooler::Parts::Stop() noexcept {
   if (!std::exchange(stopped_, true)) {
-    for (const auto& [id, pool] : book.pools()) {
+    for (const auto& [id, pool] : book.directory().pools()) {
       for (const Slot& slot : pool->list(SlotState::kLeased)) {
         if (LeaseTable::BarFromParking(slot)) {
           fleet.LeaveToHolder(slot.id);
@@ -148,7 +148,7 @@ void Pooler::Parts::Receive(TimePoint now) {
         sessions.OnEvents(event.data.u64, event.events);
     }
   }
-  requests.Take(sessions.TakeArrivals());
+  requests.Take(sessions.TakeArrivals(), now);
   fleet.Receive(&completions_);
 }
 
@@ -247,8 +247,8 @@ bool Pooler::NextMapping(MappingQuestion* question) {
   return parts_->requests.NextMapping(question);
 }
 
-void Pooler::AnswerMapping(const NodeDefinition* node, MappingDefinition mapping) {
-  parts_->book.AddMapping(node, std::move(mapping));
+void Pooler::AnswerMapping(const NodeDefinition* node, MappingDefinition mapping, TimePoint now) {
+  parts_->book.AddMapping(node, std::move(mapping), now);
 }
 
 bool Pooler::TakeReload() { return parts_->requests.TakeReload(); }
@@ -259,8 +259,8 @@ void Pooler::SetCatalog(const std::vector<NodeDefinition>& nodes,
   parts_->fleet.Flush();
 }
 
-std::vector<MappingQuestion> Pooler::KnownMappings() const {
-  return parts_->requests.KnownMappings();
+std::vector<MappingQuestion> Pooler::KnownMappings(TimePoint now) {
+  return parts_->book.KnownPairs(now);
 }
 
 void Pooler::SetSurvivors(const std::map<NodeId, int>& survivors) {

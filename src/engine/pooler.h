@@ -64,7 +64,7 @@ class Pooler {
   bool NextMapping(MappingQuestion* question);
   // `node`: the server asked for, null if there is none (then the mapping's status says so). This
   // is how servers of other wrappers become known; SetCatalog must then bring them as well.
-  void AnswerMapping(const NodeDefinition* node, MappingDefinition mapping);
+  void AnswerMapping(const NodeDefinition* node, MappingDefinition mapping, TimePoint now);
   // Has a session called reload()? Then settings and catalog are to be read again: Serve tells the
   // session that they were.
   bool TakeReload();
@@ -78,8 +78,8 @@ class Pooler {
   // leased ones close at release. A changed node or mapping ends its hold-off.
   void SetCatalog(const std::vector<NodeDefinition>& nodes, std::vector<MappingDefinition> mappings,
                   TimePoint now);
-  // (node, role) pairs that sessions have asked for since the start.
-  std::vector<MappingQuestion> KnownMappings() const;
+  // (node, role) pairs that sessions have asked for in the last hour, hold or wait for.
+  std::vector<MappingQuestion> KnownMappings(TimePoint now);
 
   bool NextLog(LogRecord* record);       // false: empty
   bool NextLongLease(LongLease* lease);  // false: no more

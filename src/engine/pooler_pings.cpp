@@ -8,7 +8,7 @@
 namespace polarx {
 
 bool PoolerPings::PingBySlot(PingId ping, NodeId node, RoleId role, TimePoint now) {
-  const MappingEntry* mapping = book_->FindMapping(node, role);
+  const MappingEntry* mapping = book_->directory().FindMapping(node, role);
   if (mapping == nullptr || mapping->pool == nullptr) {
     return false;
   }
@@ -21,7 +21,7 @@ bool PoolerPings::PingBySlot(PingId ping, NodeId node, RoleId role, TimePoint no
 
 bool PoolerPings::PingByStartup(PingId ping, NodeId id, TimePoint deadline,
                                 std::chrono::seconds limit) {
-  const Node* node = book_->FindNode(id);
+  const Node* node = book_->directory().FindNode(id);
   if (node == nullptr) {
     return false;
   }
@@ -45,7 +45,7 @@ void PoolerPings::OnPinged(NodeId node, const Status& status, double millisecond
 }
 
 std::string PoolerPings::NameOf(NodeId id) {
-  const Node* node = book_->FindNode(id);
+  const Node* node = book_->directory().FindNode(id);
   return node == nullptr ? "" : node->definition.name;
 }
 

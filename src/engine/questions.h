@@ -14,12 +14,6 @@ struct AttachQuestion {
   int pid = 0;  // by the kernel's word (SO_PEERCRED)
 };
 
-// A role that wants a node for the first time since the catalog changed.
-struct MappingQuestion {
-  NodeId node = 0;
-  RoleId role = 0;
-};
-
 // A lease that is held for longer than pooler.lease_warn_after.
 struct LongLease {
   std::string node;

@@ -20,28 +20,28 @@ bool GivesBack(const Arrival& arrival) {
 
 // --- taking in ----------------------------------------------------------------------------------
 
-void Requests::Take(std::vector<Arrival> arrivals) {
+void Requests::Take(std::vector<Arrival> arrivals, TimePoint now) {
   for (Arrival& arrival : arrivals) {
     if (arrival.request.has_value()) {
-      NoteQuestions(*arrival.request);  // the first acquire comes with the attach
+      NoteQuestions(*arrival.request, now);  // the first acquire comes with the attach
     }
     (GivesBack(arrival) ? returning_ : asking_).push_back(std::move(arrival));
   }
 }
 
-void Requests::NoteMapping(NodeId node, RoleId role) {
-  known_mappings_.emplace(node, role);
-  questions_.push_back({node, role});
+void Requests::NoteMapping(const MappingQuestion& pair, TimePoint now) {
+  parts_.book->NoteUse(pair, now);
+  questions_.push_back(pair);
 }
 
-void Requests::NoteQuestions(const protocol::Request& request) {
+void Requests::NoteQuestions(const protocol::Request& request, TimePoint now) {
   if (const auto* acquire = std::get_if<protocol::Acquire>(&request)) {
     for (const protocol::Wanted& wanted : acquire->wanted) {
-      NoteMapping(wanted.node, wanted.role);
+      NoteMapping({wanted.node, wanted.role}, now);
     }
   } else if (const auto* ping = std::get_if<protocol::Ping>(&request)) {
     for (NodeId node : ping->nodes) {
-      NoteMapping(node, ping->role);
+      NoteMapping({node, ping->role}, now);
     }
   } else if (std::holds_alternative<protocol::Reload>(request)) {
     reload_asked_ = true;
@@ -52,19 +52,11 @@ bool Requests::NextMapping(MappingQuestion* question) {
   while (!questions_.empty()) {
     *question = questions_.back();
     questions_.pop_back();
-    if (parts_.book->FindMapping(question->node, question->role) == nullptr) {
+    if (parts_.book->directory().FindMapping(question->node, question->role) == nullptr) {
       return true;
     }
   }
   return false;
-}
-
-std::vector<MappingQuestion> Requests::KnownMappings() const {
-  std::vector<MappingQuestion> known;
-  for (const auto& [node, role] : known_mappings_) {
-    known.push_back({node, role});
-  }
-  return known;
 }
 
 // --- serving ------------------------------------------------------------------------------------
@@ -186,7 +178,7 @@ void Requests::Handle(Session* session, const protocol::ResetStats& reset, TimeP
 }
 
 void Requests::Handle(Session* session, const protocol::Check& check, TimePoint /*now*/) {
-  const bool matches = parts_.book->Matches(check.nodes);
+  const bool matches = parts_.book->directory().Matches(check.nodes);
   parts_.sessions->Send(session, protocol::Done{check.request, matches ? 1 : 0});
 }
 

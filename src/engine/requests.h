@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -37,19 +36,17 @@ class Requests {
   Requests(const Parts& parts, std::uint64_t generation) : parts_(parts), generation_(generation) {}
 
   // Takes what has come; Serve answers it. What the pg side has to say first is asked between.
-  void Take(std::vector<Arrival> arrivals);
+  void Take(std::vector<Arrival> arrivals, TimePoint now);
   // Returns a mapping that the book does not know and a request needs; false: there is no more.
   bool NextMapping(MappingQuestion* question);
-  // The (node, role) pairs that sessions have asked for since the start.
-  std::vector<MappingQuestion> KnownMappings() const;
   bool TakeReload() { return std::exchange(reload_asked_, false); }
 
   // Handles what has come: first what gives leases back, which may serve a request of this turn.
   void Serve(TimePoint now);
 
  private:
-  void NoteMapping(NodeId node, RoleId role);
-  void NoteQuestions(const protocol::Request& request);
+  void NoteMapping(const MappingQuestion& pair, TimePoint now);
+  void NoteQuestions(const protocol::Request& request, TimePoint now);
   void ServeAll(std::vector<Arrival>* arrivals, TimePoint now);
   void ServeOne(Session* session, const protocol::Request& request, TimePoint now);
   void End(Session* session, TimePoint now);
@@ -76,7 +73,6 @@ class Requests {
   std::vector<Arrival> returning_;  // releases, cancels, ends of sessions
   std::vector<Arrival> asking_;     // everything else
   std::vector<MappingQuestion> questions_;
-  std::set<std::pair<NodeId, RoleId>> known_mappings_;
   bool reload_asked_ = false;
 };
 

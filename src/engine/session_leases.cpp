@@ -41,7 +41,7 @@ std::vector<std::string> ToVerify(const protocol::Parameters& known,
 const char* SessionLeases::Acquire(Session* session, const protocol::Acquire& acquire,
                                    TimePoint now) {
   for (const protocol::Wanted& wanted : acquire.wanted) {
-    if (book_->FindMapping(wanted.node, wanted.role) == nullptr) {
+    if (book_->directory().FindMapping(wanted.node, wanted.role) == nullptr) {
       sessions_->Send(
           session,
           protocol::Failed{acquire.request, Status(sqlstate::kUndefinedObject,

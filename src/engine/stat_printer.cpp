@@ -31,7 +31,7 @@ void StatPrinter::PrintDue(PoolBook* book, TimePoint now) {
   const RequestCounters& counters = book->counters();
   log_->Push(LogSeverity::kLog, DatabaseStatLine(database_, counters.Since(printed_)));
   printed_ = counters;
-  for (auto& [id, pool] : book->pools()) {
+  for (const auto& [id, pool] : book->directory().pools()) {
     log_->Push(LogSeverity::kLog, PoolStatLine(database_, FiguresSinceLastLine(*pool)));
     pool->printed_counters = pool->counters;
     pool->printed_acquire_time = pool->acquire_time;

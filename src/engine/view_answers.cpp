@@ -55,17 +55,17 @@ std::vector<std::uint64_t> ViewAnswers::IdsOf(protocol::View view) const {
   std::vector<std::uint64_t> ids;
   switch (view) {
     case protocol::View::kNodes:
-      for (const auto& [id, node] : book_->nodes()) {
+      for (const auto& [id, node] : book_->directory().nodes()) {
         ids.push_back(id);
       }
       break;
     case protocol::View::kPools:
-      for (const auto& [id, pool] : book_->pools()) {
+      for (const auto& [id, pool] : book_->directory().pools()) {
         ids.push_back(id);
       }
       break;
     case protocol::View::kConnections:
-      for (const auto& [id, pool] : book_->pools()) {
+      for (const auto& [id, pool] : book_->directory().pools()) {
         for (int state = 0; state < kSlotStates; ++state) {
           for (const Slot& slot : pool->list(static_cast<SlotState>(state))) {
             ids.push_back(slot.id);
@@ -88,14 +88,13 @@ std::optional<protocol::Row> ViewAnswers::RowOf(protocol::View view, std::uint64
                                                 const WallClock& clock) {
   switch (view) {
     case protocol::View::kNodes: {
-      const Node* node = book_->FindNode(static_cast<NodeId>(id));
+      const Node* node = book_->directory().FindNode(static_cast<NodeId>(id));
       return node == nullptr || node->obsolete ? std::nullopt
                                                : std::optional(NodeRow(*node, clock));
     }
     case protocol::View::kPools: {
-      const auto found = book_->pools().find(id);
-      return found == book_->pools().end() ? std::nullopt
-                                           : std::optional(PoolRow(*found->second, clock));
+      const Pool* pool = book_->directory().FindPool(id);
+      return pool == nullptr ? std::nullopt : std::optional(PoolRow(*pool, clock));
     }
     case protocol::View::kConnections: {
       const Slot* slot = book_->FindSlot(id);

@@ -160,8 +160,10 @@ class PoolBookTest : public ::testing::Test,
     }
     FinishResets();
   }
-  Pool* PoolOf(NodeId node, RoleId role) { return book_->FindMapping(node, role)->pool; }
-  int Total(NodeId node) { return book_->FindNode(node)->total(); }
+  Pool* PoolOf(NodeId node, RoleId role) {
+    return book_->directory().FindMapping(node, role)->pool;
+  }
+  int Total(NodeId node) { return book_->directory().FindNode(node)->total(); }
   std::string RejectionOf(SessionId session) {
     const auto found = rejected_.find(session);
     return found == rejected_.end() ? "" : found->second.sqlstate();
@@ -171,7 +173,7 @@ class PoolBookTest : public ::testing::Test,
   // ----------------------------------------------------------------------------
   Status RoomFor(const Node& node) override {
     int slots = 0;
-    for (const auto& [id, other] : book_->nodes()) {
+    for (const auto& [id, other] : book_->directory().nodes()) {
       slots += other->slots();
     }
     return slots < room_ ? Status()

@@ -21,7 +21,7 @@ class PoolCellsTest : public PoolBookTest {
   }
   LeaseId Lease(SessionId session) { return held_[session].at(0); }
   Slot* SlotOf(SessionId session) { return book_->FindLease(Lease(session)); }
-  const NodeCell& CellOfNode() { return *book_->FindNode(kNode)->cell; }
+  const NodeCell& CellOfNode() { return *book_->directory().FindNode(kNode)->cell; }
 
   void HoldToPark(SessionId session, RoleId role = kRole) {
     AskWithCells(session, role);

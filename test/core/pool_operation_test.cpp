@@ -135,23 +135,23 @@ TEST_F(PoolBookTest, RequestsThatSetParametersAreCounted) {
 
 TEST_F(PoolBookTest, CheckComparesTheMembers) {
   Open();
-  EXPECT_TRUE(book_->Matches(nodes_));
+  EXPECT_TRUE(book_->directory().Matches(nodes_));
   std::vector<NodeDefinition> other = nodes_;
   other[1].port = 5433;
-  EXPECT_FALSE(book_->Matches(other));
+  EXPECT_FALSE(book_->directory().Matches(other));
   other = nodes_;
   other.pop_back();
-  EXPECT_FALSE(book_->Matches(other));
+  EXPECT_FALSE(book_->directory().Matches(other));
   other = nodes_;
   other.push_back(NodeOf(9));
-  EXPECT_FALSE(book_->Matches(other));
+  EXPECT_FALSE(book_->directory().Matches(other));
   std::reverse(nodes_.begin(), nodes_.end());
-  EXPECT_TRUE(book_->Matches(nodes_));
+  EXPECT_TRUE(book_->directory().Matches(nodes_));
   nodes_.push_back(NodeOf(9));
   nodes_.back().member = false;
   book_->SetCatalog(nodes_, mappings_, now_);
   nodes_.pop_back();
-  EXPECT_TRUE(book_->Matches(nodes_)) << "servers of other wrappers are none";
+  EXPECT_TRUE(book_->directory().Matches(nodes_)) << "servers of other wrappers are none";
 }
 
 TEST_F(PoolBookTest, WhatSessionsStillHoldCountsForTheMaximum) {
@@ -179,19 +179,20 @@ TEST_F(PoolBookTest, APingEndsAHoldOffUnlessTheNodeIsFull) {
     FailConnects(Status(sqlstate, "no"));
   };
   fail("08001");
-  ASSERT_TRUE(book_->FindNode(kNode)->hold_off.active());
+  ASSERT_TRUE(book_->directory().FindNode(kNode)->hold_off.active());
   book_->OnPing(kNode, true, 0.5, Status::Ok(), now_);
-  EXPECT_FALSE(book_->FindNode(kNode)->hold_off.active());
+  EXPECT_FALSE(book_->directory().FindNode(kNode)->hold_off.active());
   fail("53300");
   book_->OnPing(kNode, true, 0.5, Status::Ok(), now_);
-  EXPECT_TRUE(book_->FindNode(kNode)->hold_off.active()) << "it answers, but has no room";
+  EXPECT_TRUE(book_->directory().FindNode(kNode)->hold_off.active())
+      << "it answers, but has no room";
 }
 
 TEST_F(PoolBookTest, APingThatFailsHoldsTheNodeOffUntilSomethingSucceeds) {
   Open();
   book_->OnPing(kNode, false, 0, Status("08001", "no answer"), now_);
   book_->OnPing(99, false, 0, Status("08001", "no answer"), now_);
-  const Node& node = *book_->FindNode(kNode);
+  const Node& node = *book_->directory().FindNode(kNode);
   EXPECT_TRUE(node.hold_off.active());
   EXPECT_FALSE(node.known_up);
   EXPECT_EQ(logs_, std::vector<std::string>{"no answer"});

@@ -312,15 +312,15 @@ TEST_F(PoolParkingTest, NodesBeyondTheCellsHaveNoneUntilOneIsDropped) {
     nodes_.push_back(NodeOf(id));
   }
   SendCatalog();
-  EXPECT_NE(book_->FindNode(kCellsOfAWorker)->cell, nullptr);
-  EXPECT_EQ(book_->FindNode(kCellsOfAWorker + 1)->cell, nullptr);
+  EXPECT_NE(book_->directory().FindNode(kCellsOfAWorker)->cell, nullptr);
+  EXPECT_EQ(book_->directory().FindNode(kCellsOfAWorker + 1)->cell, nullptr);
   nodes_.erase(nodes_.begin());
   SendCatalog();
-  ASSERT_EQ(book_->FindNode(1), nullptr);
+  ASSERT_EQ(book_->directory().FindNode(1), nullptr);
   nodes_.push_back(NodeOf(kCellsOfAWorker + 2));
   SendCatalog();
-  ASSERT_NE(book_->FindNode(kCellsOfAWorker + 2)->cell, nullptr);
-  EXPECT_EQ(book_->FindNode(kCellsOfAWorker + 2)->cell, &node_cells_[0]);
+  ASSERT_NE(book_->directory().FindNode(kCellsOfAWorker + 2)->cell, nullptr);
+  EXPECT_EQ(book_->directory().FindNode(kCellsOfAWorker + 2)->cell, &node_cells_[0]);
 }
 
 TEST_F(PoolParkingTest, AParkedOneThatTheDatanodeHungUpOnCloses) {

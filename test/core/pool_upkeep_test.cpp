@@ -104,7 +104,7 @@ TEST_F(PoolBookTest, AChangedMappingMovesToANewPool) {
   GiveBack(1);
   EXPECT_EQ(closing_.size(), 1u) << "the leased one at its release";
   FinishCloses();
-  EXPECT_EQ(book_->pools().size(), 4u) << "the retired pool is gone";
+  EXPECT_EQ(book_->directory().pools().size(), 4u) << "the retired pool is gone";
 }
 
 TEST_F(PoolBookTest, AWaitingRequestFollowsItsMappingToTheNewPool) {
@@ -123,6 +123,20 @@ TEST_F(PoolBookTest, AWaitingRequestFollowsItsMappingToTheNewPool) {
   EXPECT_EQ(book_->FindLease(held_[2][0])->pool, PoolOf(kNode, kRole));
 }
 
+TEST_F(PoolBookTest, ARoleThatHoldsOrWaitsIsKnownForAsLong) {
+  settings_.max_pool_size = 1;
+  Open();
+  for (const RoleId role : {kRole, kOtherRole, RoleId{12}}) {
+    book_->NoteUse({kNode, role}, now_);
+  }
+  Hold(1);
+  Ask(2, {{kNode, kOtherRole}}, std::chrono::hours(24));
+  EndTurn();
+  Pass(std::chrono::hours(2));
+  EXPECT_EQ(book_->KnownPairs(now_),
+            (std::vector<MappingQuestion>{{kNode, kRole}, {kNode, kOtherRole}}));
+}
+
 TEST_F(PoolBookTest, ADroppedNodeTellsThoseWhoWaitAndEndsWithItsLastLease) {
   settings_.max_pool_size = 1;
   Open();
@@ -132,10 +146,10 @@ TEST_F(PoolBookTest, ADroppedNodeTellsThoseWhoWaitAndEndsWithItsLastLease) {
   book_->SetCatalog({NodeOf(kOtherNode)}, {mappings_[2], mappings_[3]}, now_);
   EndTurn();
   EXPECT_EQ(RejectionOf(2), "42704");
-  EXPECT_NE(book_->FindNode(kNode), nullptr);
+  EXPECT_NE(book_->directory().FindNode(kNode), nullptr);
   GiveBack(1);
   FinishCloses();
-  EXPECT_EQ(book_->FindNode(kNode), nullptr);
+  EXPECT_EQ(book_->directory().FindNode(kNode), nullptr);
 }
 
 TEST_F(PoolBookTest, ACatalogThatIsTheSameChangesNothing) {
@@ -233,7 +247,7 @@ TEST_F(PoolBookTest, ARefillThatFailedTurnsNoRequestAway) {
   settings_.min_pool_size = 1;
   Open();
   FailConnects(Status("08001", "refused"));
-  ASSERT_TRUE(book_->FindNode(kNode)->hold_off.active());
+  ASSERT_TRUE(book_->directory().FindNode(kNode)->hold_off.active());
   Ask(1);
   EndTurn();
   EXPECT_EQ(RejectionOf(1), "");

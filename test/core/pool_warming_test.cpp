@@ -60,7 +60,7 @@ class PoolWarmingTest : public PoolBookTest {
   std::vector<SlotId> WarmAll() {
     std::vector<SlotId> warmed;
     while (!warming_.empty()) {
-      EXPECT_LE(book_->FindNode(kNode)->count(SlotState::kWarming), kParallelWarmups);
+      EXPECT_LE(book_->directory().FindNode(kNode)->count(SlotState::kWarming), kParallelWarmups);
       for (SlotId id : FinishWarmups()) {
         warmed.push_back(id);
       }

@@ -154,10 +154,11 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
       if (!datanode.present || !mapping.present) {
         return;
       }
-      if (book_->FindMapping(want.node, want.role) == nullptr) {
+      if (book_->directory().FindMapping(want.node, want.role) == nullptr) {
         mapping.known = true;
-        book_->AddMapping(&datanode.definition, MappingOf(static_cast<int>(want.node) - 1,
-                                                          static_cast<int>(want.role) - 10));
+        book_->AddMapping(
+            &datanode.definition,
+            MappingOf(static_cast<int>(want.node) - 1, static_cast<int>(want.role) - 10), now_);
       }
     }
     client->waiting = true;

@@ -10,7 +10,7 @@ namespace polarx {
 
 inline bool Simulation::HasRoom() const {
   int slots = 0;
-  for (const auto& [id, node] : book_->nodes()) {
+  for (const auto& [id, node] : book_->directory().nodes()) {
     slots += node->slots();
   }
   return slots < room_;
@@ -21,12 +21,12 @@ class SimulationChecks {
   explicit SimulationChecks(Simulation* world) : world_(world), book_(*world->book_) {}
 
   void AfterTurn() const {
-    for (const auto& [id, node] : book_.nodes()) {
+    for (const auto& [id, node] : book_.directory().nodes()) {
       CountsAddUp(*node);
     }
     LeasesAreThoseOfTheSessions();
     std::set<const Ticket*> tickets;
-    for (const auto& [id, pool] : book_.pools()) {
+    for (const auto& [id, pool] : book_.directory().pools()) {
       for (const auto& [id, ticket] : pool->queue) {
         tickets.insert(ticket);
       }
@@ -43,16 +43,17 @@ class SimulationChecks {
 
   // What is quickly looked at of all, and in full one node and some sessions, others each time.
   void InPassing(unsigned turn) const {
-    for (const auto& [id, node] : book_.nodes()) {
+    for (const auto& [id, node] : book_.directory().nodes()) {
       SizesAddUp(*node);
     }
-    for (const auto& [id, pool] : book_.pools()) {
+    for (const auto& [id, pool] : book_.directory().pools()) {
       WhatIsMissingIsOpened(*pool);
       RoomIsMade(*pool);
       FirstSingleIsServed(*pool);
     }
-    if (!book_.nodes().empty()) {
-      LookAt(*std::next(book_.nodes().begin(), turn % book_.nodes().size())->second);
+    if (!book_.directory().nodes().empty()) {
+      LookAt(*std::next(book_.directory().nodes().begin(), turn % book_.directory().nodes().size())
+                  ->second);
     }
     const std::size_t clients = world_->clients_.size();
     for (std::size_t index = turn % kSessionsInPassing; index < clients;
@@ -63,7 +64,7 @@ class SimulationChecks {
 
   // Every pool has its minima and nothing to close.
   void AtRest() const {
-    for (const auto& [id, pool] : book_.pools()) {
+    for (const auto& [id, pool] : book_.directory().pools()) {
       const Limits limits = pool->node->limits;
       const Sizes sizes = pool->sizes();
       const bool in_use = PoolSizer(book_.settings()).IsInUse(*pool, world_->now_);
@@ -75,7 +76,7 @@ class SimulationChecks {
       Require(pool->expiring() == 0 || !world_->HasRoom(), "a slot expires for ever",
               [&pool = *pool] { return Text(pool); });
     }
-    for (const auto& [id, node] : book_.nodes()) {
+    for (const auto& [id, node] : book_.directory().nodes()) {
       Require(!node->obsolete, "a dropped node is still there");
     }
   }
@@ -229,7 +230,7 @@ class SimulationChecks {
     for (const Client& client : world_->clients_) {
       held += LeasesAreThoseOf(client);
     }
-    for (const auto& [id, pool] : book_.pools()) {
+    for (const auto& [id, pool] : book_.directory().pools()) {
       held -= static_cast<std::size_t>(pool->count(SlotState::kLeased));
     }
     Require(held == 0, "leased slots and leases do not add up");
@@ -376,13 +377,13 @@ class SimulationChecks {
   // No connection of another node is kept, unused, from a request that lacks a descriptor.
   void DescriptorsAreFreed(const Pool& pool) const {
     int closing = 0;
-    for (const auto& [id, node] : book_.nodes()) {
+    for (const auto& [id, node] : book_.directory().nodes()) {
       closing += node->count(SlotState::kClosing);
     }
     if (closing > 0 || static_cast<int>(pool.queue.size()) <= Coming(pool)) {
       return;
     }
-    for (const auto& [id, other] : book_.pools()) {
+    for (const auto& [id, other] : book_.directory().pools()) {
       if (other->queue.empty() || other->queue.begin()->first > pool.queue.begin()->first) {
         Require(other->count(SlotState::kIdle) <= other->kept,
                 "a request waits for a descriptor beside an idle slot", [&] { return Text(pool); });

@@ -139,7 +139,7 @@ class Driver {
 
   int Slots() const {
     int slots = 0;
-    for (const auto& [id, node] : world_.book_->nodes()) {
+    for (const auto& [id, node] : world_.book_->directory().nodes()) {
       slots += node->total();
     }
     return slots;

@@ -41,7 +41,7 @@ class Trouble {
 
  private:
   void HangUpSomewhere() {
-    const auto& pools = world_.book_->pools();
+    const auto& pools = world_.book_->directory().pools();
     if (pools.empty()) {
       return;
     }
@@ -134,7 +134,7 @@ class Trouble {
   }
 
   void Ping() {
-    for (const auto& [id, pool] : world_.book_->pools()) {
+    for (const auto& [id, pool] : world_.book_->directory().pools()) {
       if (chance_.Percent(30)) {
         if (Slot* slot = world_.book_->TakeForPing(pool.get(), world_.now_); slot != nullptr) {
           world_.PingOn(slot);

@@ -86,7 +86,7 @@ class PoolerTest : public ::testing::Test {
       if (question.node != kNode) {
         mapping.status = Status(sqlstate::kUndefinedObject, "no such node");
       }
-      pooler_->AnswerMapping(nullptr, std::move(mapping));
+      pooler_->AnswerMapping(nullptr, std::move(mapping), Now());
     }
     (void)pooler_->TakeReload();
     pooler_->Serve(now);

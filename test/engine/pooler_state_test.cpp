@@ -75,13 +75,13 @@ TEST_F(PoolerTest, AReloadIsHandedOutAndAnswered) {
 
 TEST_F(PoolerTest, TellsWhatItWasAskedForAndWhatItHolds) {
   Start();
-  EXPECT_TRUE(pooler_->KnownMappings().empty());
+  EXPECT_TRUE(pooler_->KnownMappings(Now()).empty());
   const int before = pooler_->fds_used();
   PoolerClient client = Attach();
   const Lease lease = Acquire(&client);
-  ASSERT_EQ(pooler_->KnownMappings().size(), 1u);
-  EXPECT_EQ(pooler_->KnownMappings()[0].node, kNode);
-  EXPECT_EQ(pooler_->KnownMappings()[0].role, kRole);
+  ASSERT_EQ(pooler_->KnownMappings(Now()).size(), 1u);
+  EXPECT_EQ(pooler_->KnownMappings(Now())[0].node, kNode);
+  EXPECT_EQ(pooler_->KnownMappings(Now())[0].role, kRole);
   EXPECT_GE(pooler_->fds_used(), before + 2) << "a session and a connection";
   EXPECT_LE(pooler_->NextDeadline() - Now(), settings_.pool_maintenance_timeout);
   Release(&client, lease);

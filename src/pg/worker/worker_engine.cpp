@@ -115,7 +115,7 @@ const RawQuestion* EngineAsked(int* count) {
     }
     asked->clear();
     asked->reserve(1);  // so that data() is never null
-    for (const MappingQuestion& question : pooler->KnownMappings()) {
+    for (const MappingQuestion& question : pooler->KnownMappings(Now())) {
       asked->push_back({question.node, question.role});
     }
     *count = static_cast<int>(asked->size());
@@ -149,7 +149,8 @@ bool EngineAnswerMapping(const RawCatalog* answer) {
   return Guarded([&] {
     std::vector<NodeDefinition> nodes = BuildNodes(*answer);
     std::vector<MappingDefinition> mappings = BuildMappings(*answer);
-    pooler->AnswerMapping(nodes.empty() ? nullptr : &nodes.front(), std::move(mappings.front()));
+    pooler->AnswerMapping(nodes.empty() ? nullptr : &nodes.front(), std::move(mappings.front()),
+                          Now());
   });
 }
 
