@@ -95,6 +95,14 @@ my $before = $watch->ask($acquired);
 is(join(' ', map { and_reset($s, borrow('dn1', 'SELECT 1')) } 1 .. 20), join(' ', ($pid) x 20), 'a borrower, twenty times: the same connection');
 is($watch->ask($acquired), join('|', map { $_ + 20 } split /\|/, $before), '... counted as acquired, and as hits');
 
+# How long a borrower has it does not matter, but how much goes over it: libpq's memory may have grown.
+is($s->ask(borrow('dn1', 'SELECT pg_sleep(0.05)')), $pid, 'a borrower that takes its time');
+becomes('dn1', '0 1 0 1', '... parked');
+is($s->ask(borrow('dn1', q{SELECT repeat('x', 1000000) FROM pg_sleep(0.05)})), $pid, 'one that reads a lot');
+becomes('dn1', '0 0 1 1', '... given back to the pooler');
+and_reset($s, borrow('dn1', 'SELECT 1'));
+becomes('dn1', '0 1 0 1', 'the next one: parked');
+
 # The session's parameters are set anew.
 $s->ask(q{SELECT pooler.set_param('work_mem', '7MB')});
 my $mem = on('dn1', q{SELECT current_setting('work_mem')});

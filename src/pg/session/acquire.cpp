@@ -11,6 +11,7 @@
 #include "core/protocol.h"
 #include "core/time.h"
 #include "engine/pooler_client.h"
+#include "engine/traffic.h"
 
 #include "pg/session/attachment.h"
 #include "pg/session/leases.h"
@@ -198,6 +199,7 @@ bool AdoptOne(const protocol::GrantedLease& granted, UniqueFd fd, SharedParamete
   }
   lease->shell = shell.value();
   lease->conn = lease->shell->conn;
+  lease->connection.moved_before = BytesMoved(PQsocket(lease->conn)).value_or(0);
   lease->backend_pid = granted.backend_pid;
   return true;
 }

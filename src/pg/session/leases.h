@@ -57,8 +57,10 @@ struct LeaseConnection {
   uint32 cancel;
   // The statements on it have left nothing behind in the datanode's session, as far as is known.
   bool plain;
-  // libpq's buffers have grown, in either direction, or a borrower had the time to make them grow:
-  // the PGconn ends with the lease.
+  // The bytes that had gone over it when the pooler lent it, if the kernel counts them.
+  uint64 moved_before;
+  // libpq's buffers have grown, in either direction, or what a borrower has moved may have made
+  // them grow: the PGconn ends with the lease.
   bool bulky;
   bool stretched;
   // ClientHangUpStranded has told the datanode to close it.

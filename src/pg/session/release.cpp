@@ -5,6 +5,8 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "core/parking.h"
@@ -12,6 +14,7 @@
 #include "core/time.h"
 #include "engine/adopt.h"
 #include "engine/shells.h"
+#include "engine/traffic.h"
 
 #include "pg/session/attachment.h"
 #include "pg/session/leases.h"
@@ -28,8 +31,10 @@ using protocol::ReleaseKind;
 
 // Of a connection that no pooler worker takes back.
 constexpr int kCloseLimitMs = 1000;
-// From there on what a new PGconn costs is little beside what the borrower has done.
-constexpr std::chrono::milliseconds kLongBorrow{5};
+// In less time a borrower cannot have moved so much that it is worth asking the kernel.
+constexpr std::chrono::milliseconds kShortBorrow{5};
+// The buffers of a PGconn over which less has gone since it was lent are not worth a new one.
+constexpr uint64 kMuchMoved = 256UL * 1024;
 
 TimePoint hang_up_until{};  // those that were hung up on together are awaited until then
 
@@ -158,11 +163,15 @@ bool GiveBackQuietly(PolarxLease* lease) noexcept {
          parking::Parked::kNo;
 }
 
-// What a borrower has read or sent nobody sees, but much of it takes time.
+// What a borrower has read or sent libpq does not tell, but the kernel does; where it does not,
+// much takes time.
 void NoteBorrower(PolarxLease* lease) noexcept {
-  lease->connection.stretched =
-      lease->connection.stretched ||
-      (lease->borrower.present && Now() - lease->hold.since >= kLongBorrow);
+  if (!lease->borrower.present || lease->connection.stretched || lease->conn == nullptr ||
+      Now() - lease->hold.since < kShortBorrow) {
+    return;
+  }
+  const std::optional<std::uint64_t> moved = BytesMoved(PQsocket(lease->conn));
+  lease->connection.stretched = !moved || *moved - lease->connection.moved_before > kMuchMoved;
 }
 
 // The heap keeps what large buffers were, the more the larger they have been: from then on they
