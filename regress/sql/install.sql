@@ -62,6 +62,8 @@ SET pooler.max_pool_sise = 10;
 DROP EXTENSION polarx_pooler;
 SELECT nspname FROM pg_namespace WHERE nspname = 'pooler';
 CREATE SCHEMA pooler;
+\set SHOW_CONTEXT never
 CREATE EXTENSION polarx_pooler;
+\unset SHOW_CONTEXT
 DROP SCHEMA pooler;
 CREATE EXTENSION polarx_pooler;

@@ -153,6 +153,7 @@ my $wire_port = $wire->sockport;
 my $wire_pid = fork // die "fork: $!";
 if ($wire_pid == 0)
 {
+	$SIG{TERM} = 'DEFAULT';  # it is not the test that ends
 	my $test = getppid();
 	pass_on($wire) while getppid() == $test;
 	POSIX::_exit(0);
