@@ -2,7 +2,8 @@
 # however long the way to them is: each round writes before, within and after the savepoint, and both
 # nodes keep exactly the first and the last.
 #
-# POLARX_ROUNDS rounds of each kind at each distance (2); POLARX_SEED chooses the times (1).
+# POLARX_ROUNDS rounds of each kind in each place at each distance (2), in POLARX_SESSIONS sessions (6);
+# POLARX_SEED chooses the times (1).
 
 use strict;
 use warnings;
@@ -85,7 +86,7 @@ sub script
 	  insert($round, 1), $within{$where}->($failing{$kind}->($takes), insert($round, 9), $limit), insert($round, 2);
 }
 
-my @sessions = map { session($coord) } 1 .. 6;
+my @sessions = map { session($coord) } 1 .. ($ENV{POLARX_SESSIONS} // 6);
 for my $distance (0, 0.03, 0.06, 0.2)
 {
 	$_->delay($distance) for values %proxy;
