@@ -5,6 +5,7 @@ use strict;
 use warnings;
 use PolarxPooler;
 use IO::Socket::UNIX;
+use List::Util qw(sum0);
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -33,6 +34,25 @@ like($err, qr/WARNING:  01ABC: the message\nDETAIL:  the detail\nHINT:  the hint
 ($code, $out, $err) = run_sql($coord, q{SELECT * FROM pooler.query('dn1', 'SELECT flood(300)') AS r(n int)});
 is(scalar(() = $err =~ /NOTICE:  00000: notice \d+ x/g), 300, 'all of 300 notices come');
 is(join(' ', $err =~ /NOTICE:  00000: notice (\d+) x/g), join(' ', 1 .. 300), '... in their order');
+
+# More than may be kept while one piece of the answer is read: libpq reads as much at once as its longest row took.
+my $s = session($coord);
+my $gate = session($dn{dn1});
+$gate->ask('SELECT pg_advisory_lock(7)');
+$s->tell(q{SELECT length(t) FROM pooler.query('dn1', $$SELECT repeat('x', 8000000)
+	UNION ALL SELECT (SELECT flood(50000) FROM pg_advisory_xact_lock(7))::text$$) AS r(t text)});
+wait_until($dn{dn1}, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'}, '1', 'a long row has been sent');
+kill 'STOP', $s->pid;
+$gate->ask('SELECT pg_advisory_unlock(7)');
+wait_until($dn{dn1}, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'}, '1', 'notices fill the way');
+kill 'CONT', $s->pid;
+($out, $err) = $s->hear();
+my @kept = $err =~ /NOTICE:  00000: notice (\d+) x/g;
+my @left = $err =~ /WARNING:  01000: (\d+) messages of datanode "dn1" were left out/g;
+cmp_ok(sum0(@left), '>', 0, 'some notices are left out');
+is(@kept + sum0(@left), 50000, '... and counted');
+is(join(' ', @kept), join(' ', sort { $a <=> $b } @kept), '... the others come in their order');
+$gate->quit();
 
 # Where an error is.
 fails_with($coord, q{SELECT pooler.exec('dn1', 'SELECT 1, nothing FROM t')}, '42703',
@@ -73,7 +93,6 @@ sub nothing_runs
 	return;
 }
 
-my $s = session($coord);
 for my $name (sort keys %endless)
 {
 	if ($name ne 'COMMIT')    # which no statement_timeout bounds, on any server
