@@ -10,7 +10,8 @@ CREATE FUNCTION pooler._show_stats_1_1(
     OUT client_request_from_thread bigint, OUT acquire_conn_from_hashtab bigint,
     OUT acquire_conn_from_hashtab_and_set bigint, OUT acquire_conn_from_thread bigint,
     OUT acquire_conn_time bigint, OUT each_client_conn_request_cost_time float8,
-    OUT stats_since timestamptz, OUT partial_commits bigint)
+    OUT stats_since timestamptz, OUT partial_commits bigint,
+    OUT deadlock_checks bigint, OUT deadlocks bigint)
 RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'polarx_show_stats';
 COMMENT ON FUNCTION pooler._show_stats_1_1() IS 'private: behind the view stats';

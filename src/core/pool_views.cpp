@@ -131,7 +131,7 @@ protocol::Row ConnectionRow(const Slot& slot, int session_pid, const WallClock& 
 }
 
 protocol::Row StatsRow(const RequestCounters& counters, TimePoint since,
-                       std::uint64_t partial_commits, const WallClock& clock) {
+                       const EventCounters& events, const WallClock& clock) {
   protocol::Row row;
   for (std::uint64_t value :
        {counters.client_request_conn_total, counters.client_request_from_hashtab,
@@ -142,7 +142,9 @@ protocol::Row StatsRow(const RequestCounters& counters, TimePoint since,
   }
   row.emplace_back(Number(counters.EachRequestCostUs()));
   row.push_back(TimestampText(since, clock));
-  row.emplace_back(std::to_string(partial_commits));
+  for (std::uint64_t value : {events.partial_commits, events.deadlock_checks, events.deadlocks}) {
+    row.emplace_back(std::to_string(value));
+  }
   return row;
 }
 

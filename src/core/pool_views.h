@@ -28,7 +28,7 @@ protocol::Row PoolRow(const Pool& pool, const WallClock& clock);
 // `session_pid`: of the session that has it, 0: none.
 protocol::Row ConnectionRow(const Slot& slot, int session_pid, const WallClock& clock);
 protocol::Row StatsRow(const RequestCounters& counters, TimePoint since,
-                       std::uint64_t partial_commits, const WallClock& clock);
+                       const EventCounters& events, const WallClock& clock);
 
 // The figures of one pool's stat line since the last one.
 PoolFigures FiguresSinceLastLine(const Pool& pool);

@@ -37,6 +37,10 @@ auto FieldsOf(M& m) {
     return std::tie(m.request);
   } else if constexpr (std::is_same_v<T, PartlyCommitted>) {
     return std::tie();
+  } else if constexpr (std::is_same_v<T, Awaits>) {
+    return std::tie(m.number, m.begun_us, m.leases);
+  } else if constexpr (std::is_same_v<T, Deadlocked>) {
+    return std::tie(m.number, m.detail);
   } else if constexpr (std::is_same_v<T, Released>) {
     return std::tie(m.lease, m.kind, m.changed);
   } else if constexpr (std::is_same_v<T, Release>) {

@@ -108,8 +108,15 @@ struct Confirm {
 };
 // A transaction was committed on some nodes and not everywhere: to be counted. No reply.
 struct PartlyCommitted {};
+// The session has waited for longer than deadlock_timeout for the answers of these leases' nodes;
+// none: it waits no more. No reply, but a Deadlocked may come.
+struct Awaits {
+  std::uint32_t number = 0;    // of the wait, chosen by the session
+  std::uint64_t begun_us = 0;  // so long ago its transaction began
+  std::vector<std::uint64_t> leases;
+};
 using Request = std::variant<Attach, Acquire, Withdraw, Release, Cancel, Show, Ping, Clean, Reload,
-                             Pause, ResetStats, Check, Confirm, PartlyCommitted>;
+                             Pause, ResetStats, Check, Confirm, PartlyCommitted, Awaits>;
 
 // --- replies ----------------------------------------------------------------------------------
 struct Attached {
@@ -155,7 +162,12 @@ struct Cancelled {
   std::uint64_t lease = 0;
   std::uint32_t number = 0;
 };
-using Reply = std::variant<Attached, Granted, Failed, Rows, Done, Recall, Cancelled>;
+// Unasked: the wait of that number is in a circle of waits, and the session is to end it.
+struct Deadlocked {
+  std::uint32_t number = 0;
+  std::string detail;  // who waits for whom
+};
+using Reply = std::variant<Attached, Granted, Failed, Rows, Done, Recall, Cancelled, Deadlocked>;
 
 // A Rows reply whose rows are added one by one, for one that is too long to be made in one go.
 class RowsFrame {

@@ -26,6 +26,8 @@ struct Settings {
   std::chrono::seconds lease_warn_after{0};  // 0: no warnings
   std::string reset_query = "DISCARD ALL";
   std::string warmup_query;
+  bool detect_deadlocks = true;
+  std::chrono::milliseconds deadlock_timeout{1000};  // the server's
 };
 
 }  // namespace polarx

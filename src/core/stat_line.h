@@ -23,6 +23,13 @@ struct RequestCounters {
   double EachRequestCostUs() const;
 };
 
+// What else is counted for the database.
+struct EventCounters {
+  std::uint64_t partial_commits = 0;  // transactions committed on some nodes and not everywhere
+  std::uint64_t deadlock_checks = 0;  // questions to nodes, who is in whose way there
+  std::uint64_t deadlocks = 0;        // circles of waits that were broken
+};
+
 struct PoolFigures {
   std::string node, user;
   int total = 0, idle = 0, leased = 0, parked = 0, connecting = 0, waiting = 0;

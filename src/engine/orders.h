@@ -26,7 +26,7 @@ struct ConnectOrder {
   std::chrono::seconds timeout{};  // behind the deadline, for messages
 };
 
-enum class RunKind : std::uint8_t { kReset, kWarm, kPing, kMemory };
+enum class RunKind : std::uint8_t { kReset, kWarm, kPing, kMemory, kAsk };
 
 // Runs statements one after the other; each must succeed and the transaction must be over at the
 // end.

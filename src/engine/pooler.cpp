@@ -9,11 +9,13 @@
 #include <utility>
 #include <variant>
 
+#include "core/deadlock_watch.h"
 #include "core/pool_book.h"
 #include "engine/busy_wait.h"
 #include "engine/descriptor_budget.h"
 #include "engine/ping_desk.h"
 #include "engine/poller.h"
+#include "engine/pooler_deadlocks.h"
 #include "engine/pooler_pings.h"
 #include "engine/requests.h"
 #include "engine/session_leases.h"
@@ -56,6 +58,8 @@ class Pooler::Parts : public Surroundings {
         ping_driver(&book, &slots, &fleet, &sessions),
         pings(&ping_driver),
         stats(&log, database, settings, now),
+        deadlocks(&book, &slots, &sessions, &leases, &log),
+        watch(&deadlocks, stats.events()),
         views(&book, &sessions, &leases, &stats),
         requests({.book = &book,
                   .sessions = &sessions,
@@ -64,10 +68,14 @@ class Pooler::Parts : public Surroundings {
                   .fleet = &fleet,
                   .pings = &pings,
                   .views = &views,
-                  .stats = &stats},
+                  .stats = &stats,
+                  .deadlocks = &deadlocks,
+                  .watch = &watch},
                  config.generation),
         book(&slots, &leases, this, settings, Seed(), config.node_cells),
-        next_maintenance_(AfterInterval(now, settings.pool_maintenance_timeout)) {}
+        next_maintenance_(AfterInterval(now, settings.pool_maintenance_timeout)) {
+    watch.Apply(settings.detect_deadlocks, settings.deadlock_timeout);
+  }
   ~Parts() override { (void)Stop(); }
 
   Status Start(int threads);
@@ -98,6 +106,8 @@ class Pooler::Parts : public Surroundings {
   PoolerPings ping_driver;
   PingDesk pings;
   StatPrinter stats;
+  PoolerDeadlocks deadlocks;
+  DeadlockWatch watch;
   ViewAnswers views;
   Requests requests;
   PoolBook book;
@@ -157,6 +167,7 @@ void Pooler::Parts::Serve(TimePoint now) {
   requests.Serve(now);
   sessions.Expire(now);
   pings.Expire(now);
+  watch.Serve(now);
   views.Continue(now);
   if (now >= next_maintenance_) {
     book.Maintain(now);
@@ -195,12 +206,14 @@ void Pooler::Parts::Complete(TimePoint now) {
   for (const SlotOrders::PingAnswer& answer : slots.TakeAnswers()) {
     pings.OnSlotAnswer(answer.ping, answer.status, now);
   }
+  deadlocks.Deliver(&watch);
 }
 
 void Pooler::Parts::Apply(const Settings& settings, TimePoint now) {
   stats.Apply(settings, now);
   next_maintenance_ = AfterInterval(now, settings.pool_maintenance_timeout);
   book.Apply(settings, now);
+  watch.Apply(settings.detect_deadlocks, settings.deadlock_timeout);
   fleet.Flush();
 }
 
@@ -209,7 +222,7 @@ TimePoint Pooler::Parts::NextDeadline() const {
     return TimePoint{};
   }
   return std::min({book.NextDeadline(), next_maintenance_, stats.next_at(), sessions.NextDeadline(),
-                   pings.NextDeadline()});
+                   pings.NextDeadline(), watch.NextDeadline()});
 }
 
 // --- the facade ---------------------------------------------------------------------------------
@@ -249,6 +262,14 @@ bool Pooler::NextMapping(MappingQuestion* question) {
 
 void Pooler::AnswerMapping(const NodeDefinition* node, MappingDefinition mapping, TimePoint now) {
   parts_->book.AddMapping(node, std::move(mapping), now);
+}
+
+bool Pooler::NextLocalWaits(std::vector<int>* processes) {
+  return parts_->watch.NextLocalWaits(processes);
+}
+
+void Pooler::AnswerLocalWaits(const std::vector<WaitEdge>& edges) {
+  parts_->watch.AnswerLocalWaits(edges);
 }
 
 bool Pooler::TakeReload() { return parts_->requests.TakeReload(); }

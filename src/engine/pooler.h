@@ -3,8 +3,8 @@
 // where memory is used up, or a worker thread has found it so: the process should then end.
 //
 // A turn of the main loop:
-//   wait on fd() until NextDeadline() · Receive(now) · answer NextAttach, NextMapping, TakeReload ·
-//   Serve(now) · NextLog and NextLongLease until empty
+//   wait on fd() until NextDeadline() · Receive(now) · answer NextAttach, NextMapping, TakeReload,
+//   NextLocalWaits · Serve(now) · NextLog and NextLongLease until empty
 // `now` may be read once a turn, before Receive.
 #pragma once
 
@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/deadlock_graph.h"
 #include "core/node.h"
 #include "core/parking.h"
 #include "core/settings.h"
@@ -80,6 +81,10 @@ class Pooler {
                   TimePoint now);
   // (node, role) pairs that sessions have asked for in the last hour, hold or wait for.
   std::vector<MappingQuestion> KnownMappings(TimePoint now);
+
+  // The processes about which the server itself is to be asked, who is in their way; before Serve.
+  bool NextLocalWaits(std::vector<int>* processes);  // false: none
+  void AnswerLocalWaits(const std::vector<WaitEdge>& edges);
 
   bool NextLog(LogRecord* record);       // false: empty
   bool NextLongLease(LongLease* lease);  // false: no more

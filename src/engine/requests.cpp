@@ -96,6 +96,7 @@ void Requests::ServeOne(Session* session, const protocol::Request& request, Time
 
 void Requests::End(Session* session, TimePoint now) {
   parts_.sessions->Drop(session);
+  parts_.watch->Forget(session->id);
   if (parts_.leases->End(session, now)) {
     parts_.fleet->Hurry();  // there is no session whose next steps a reset could delay
   }
@@ -189,7 +190,11 @@ void Requests::Handle(Session* session, const protocol::Confirm& confirm, TimePo
 
 void Requests::Handle(Session* /*session*/, const protocol::PartlyCommitted& /*note*/,
                       TimePoint /*now*/) {
-  parts_.stats->CountPartialCommit();
+  ++parts_.stats->events()->partial_commits;
+}
+
+void Requests::Handle(Session* session, const protocol::Awaits& awaits, TimePoint now) {
+  parts_.watch->OnWait(parts_.deadlocks->WaitOf(*session, awaits, now));
 }
 
 }  // namespace polarx

@@ -6,9 +6,11 @@
 #include <utility>
 #include <vector>
 
+#include "core/deadlock_watch.h"
 #include "core/pool_book.h"
 #include "core/protocol.h"
 #include "engine/ping_desk.h"
+#include "engine/pooler_deadlocks.h"
 #include "engine/questions.h"
 #include "engine/session_leases.h"
 #include "engine/session_server.h"
@@ -31,6 +33,8 @@ class Requests {
     PingDesk* pings;
     ViewAnswers* views;
     StatPrinter* stats;
+    PoolerDeadlocks* deadlocks;
+    DeadlockWatch* watch;
   };
   // `generation`: of this pooler worker; sessions that ask for another one are sent away.
   Requests(const Parts& parts, std::uint64_t generation) : parts_(parts), generation_(generation) {}
@@ -67,6 +71,7 @@ class Requests {
   void Handle(Session* session, const protocol::Check& check, TimePoint now);
   void Handle(Session* session, const protocol::Confirm& confirm, TimePoint now);
   void Handle(Session* session, const protocol::PartlyCommitted& note, TimePoint now);
+  void Handle(Session* session, const protocol::Awaits& awaits, TimePoint now);
 
   const Parts parts_;
   const std::uint64_t generation_;

@@ -104,6 +104,15 @@ void SlotOrders::Ping(Slot* slot, PingId ping) {
   RunOn(slot, std::move(order));
 }
 
+void SlotOrders::Ask(Slot* slot, AskId ask, std::string statement) {
+  assert(slot->state == SlotState::kChecking && ask != 0);
+  RunOrder order;
+  order.kind = RunKind::kAsk;
+  order.measure = std::move(statement);
+  RunOn(slot, std::move(order));
+  connections_.at(slot->id).ask = ask;
+}
+
 // --- completions --------------------------------------------------------------------------------
 
 void SlotOrders::On(Connected& done, TimePoint now) {
@@ -131,9 +140,13 @@ void SlotOrders::On(RunDone& done, TimePoint now) {
   if (slot == nullptr || found == connections_.end()) {
     return;
   }
-  const bool measures = std::exchange(found->second.measures, false);
+  bool measures = std::exchange(found->second.measures, false);
   if (const PingId ping = std::exchange(found->second.ping, 0); ping != 0) {
     answers_.push_back({ping, done.status});
+  }
+  if (const AskId ask = std::exchange(found->second.ask, 0); ask != 0) {
+    measures = false;
+    values_.push_back({ask, done.value});
   }
   if (slot->state != SlotState::kWarming && slot->state != SlotState::kResetting &&
       slot->state != SlotState::kChecking) {
@@ -201,6 +214,9 @@ void SlotOrders::Forget(SlotId slot) {
   if (connection.ping != 0) {
     answers_.push_back(
         {connection.ping, Status(sqlstate::kConnectionLost, "the connection was closed")});
+  }
+  if (connection.ask != 0) {
+    values_.push_back({connection.ask, std::nullopt});
   }
 }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/pool_book.h"
@@ -14,6 +16,8 @@
 #include "engine/worker_fleet.h"
 
 namespace polarx {
+
+using AskId = std::uint64_t;  // of a question to a datanode; never used twice; 0: none
 
 class SlotOrders : public SlotDriver {
  public:
@@ -42,6 +46,13 @@ class SlotOrders : public SlotDriver {
     Status status;
   };
   std::vector<PingAnswer> TakeAnswers() { return std::exchange(answers_, {}); }
+  // One statement on such a slot, whose value is in TakeValues, once; unset: it has none.
+  void Ask(Slot* slot, AskId ask, std::string statement);
+  struct AskedValue {
+    AskId ask = 0;
+    std::optional<std::string> value;
+  };
+  std::vector<AskedValue> TakeValues() { return std::exchange(values_, {}); }
 
   // --- completions -----------------------------------------------------------------------------
   void On(Connected& done, TimePoint now);
@@ -57,6 +68,7 @@ class SlotOrders : public SlotDriver {
     int thread = 0;
     bool measures = false;  // the run under way ends with a measure
     PingId ping = 0;        // the run under way is that; 0: it is not
+    AskId ask = 0;          // likewise
   };
   void RunOn(Slot* slot, RunOrder order);
   void TakeMeasure(Slot* slot, const RunDone& done, TimePoint now);
@@ -67,6 +79,7 @@ class SlotOrders : public SlotDriver {
   DescriptorBudget* const budget_;
   std::unordered_map<SlotId, Connection> connections_;
   std::vector<PingAnswer> answers_;
+  std::vector<AskedValue> values_;
   ParameterSets parameter_sets_;
 };
 

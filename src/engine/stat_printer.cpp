@@ -40,7 +40,7 @@ void StatPrinter::PrintDue(PoolBook* book, TimePoint now) {
 
 void StatPrinter::Reset(TimePoint now) {
   printed_ = {};
-  partial_commits_ = 0;
+  events_ = {};
   since_ = now;
 }
 

@@ -1,7 +1,6 @@
 // The stat lines of the server log, and since when the statistics count; on the main thread.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
 #include "core/pool_book.h"
@@ -27,9 +26,8 @@ class StatPrinter {
   // The statistics count from now on.
   void Reset(TimePoint now);
   TimePoint since() const { return since_; }
-  // A transaction was committed on some nodes and not everywhere.
-  void CountPartialCommit() { ++partial_commits_; }
-  std::uint64_t partial_commits() const { return partial_commits_; }
+  EventCounters* events() { return &events_; }
+  const EventCounters& events() const { return events_; }
 
  private:
   LogQueue* const log_;
@@ -38,7 +36,7 @@ class StatPrinter {
   TimePoint next_at_;
   TimePoint since_;
   RequestCounters printed_;  // as of the last line
-  std::uint64_t partial_commits_ = 0;
+  EventCounters events_;
 };
 
 }  // namespace polarx

@@ -105,7 +105,7 @@ std::optional<protocol::Row> ViewAnswers::RowOf(protocol::View view, std::uint64
     case protocol::View::kSessions:
       return SessionRow(id, clock);
     case protocol::View::kStats:
-      return StatsRow(book_->counters(), stats_->since(), stats_->partial_commits(), clock);
+      return StatsRow(book_->counters(), stats_->since(), stats_->events(), clock);
   }
   return std::nullopt;
 }

@@ -51,6 +51,7 @@ std::vector<Request> Requests() {
                        .min_free_size = -1}}},
       Confirm{.request = 8},
       PartlyCommitted{},
+      Awaits{.number = 4000000001, .begun_us = 5000000000, .leases = {1, 0x8000000000000001}},
   };
 }
 
@@ -65,6 +66,7 @@ std::vector<Reply> Replies() {
       Done{.request = 3, .value = -9223372036854775807},
       Recall{.leases = {12, 0x8000000000000001}},
       Cancelled{.lease = 0x8000000000000001, .number = 4000000001},
+      Deadlocked{.number = 4000000001, .detail = "who"},
   };
 }
 
@@ -84,7 +86,8 @@ TEST(ProtocolTest, EveryFieldTakesItsBytes) {
                                              4,
                                              4 + 4 + 4 + (4 + 3) + (4 + 1) + (4 + 3) + 4 * 4,
                                              4,
-                                             0};
+                                             0,
+                                             4 + 8 + 4 + 2 * 8};
   const std::vector<std::size_t> replies = {
       8,
       4 + 4 + 2 * (3 * 8 + 3 * 4 + 8 + 1 + 4) + (4 + 9 + 4 + 3),
@@ -92,7 +95,8 @@ TEST(ProtocolTest, EveryFieldTakesItsBytes) {
       4 + 4 + 3 * 4 + (4 + 1) + 4 + 4 + (4 + 70000),
       12,
       4 + 2 * 8,
-      8 + 4};
+      8 + 4,
+      4 + (4 + 3)};
   for (std::size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(Bytes(Requests().at(i)).size(), kHeaderSize + requests[i]) << "request " << i;
   }

@@ -30,6 +30,7 @@ std::vector<protocol::Request> Requests() {
                       .nodes = {{.id = 1, .name = "dn1", .host = "a", .hostaddr = ""}}},
       protocol::Confirm{.request = 8},
       protocol::PartlyCommitted{},
+      protocol::Awaits{.number = 3, .begun_us = 9, .leases = {1, 99}},
   };
 }
 
@@ -51,6 +52,7 @@ std::vector<protocol::Reply> Replies() {
       protocol::Done{.request = 3, .value = -9},
       protocol::Recall{.leases = {12, 13}},
       protocol::Cancelled{.lease = 12, .number = 3},
+      protocol::Deadlocked{.number = 3, .detail = "who"},
   };
 }
 

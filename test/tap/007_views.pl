@@ -43,7 +43,8 @@ my @counters = qw(client_request_conn_total client_request_from_hashtab client_r
   acquire_conn_time each_client_conn_request_cost_time);
 is(value($coord, q{SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
 	FROM pg_attribute WHERE attrelid = 'pooler.stats'::regclass AND attnum > 0}),
-	join(', ', map({ "$_ bigint" } @counters[ 0 .. 6 ]), "$counters[7] double precision", 'stats_since timestamp with time zone', 'partial_commits bigint'),
+	join(', ', map({ "$_ bigint" } @counters[ 0 .. 6 ]), "$counters[7] double precision", 'stats_since timestamp with time zone', 'partial_commits bigint',
+		'deadlock_checks bigint', 'deadlocks bigint'),
 	'columns of pooler.stats');
 is(value($coord, q{SELECT has_table_privilege('pg_monitor', 'pooler.stats', 'SELECT')}), 't', '... pg_monitor may read');
 is(value($coord, 'SELECT count(*) FROM pooler.stats'), '1', 'pooler.stats has one row');

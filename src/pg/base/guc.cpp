@@ -110,6 +110,11 @@ void DefineParameters() {
       "A session keeps a connection that it does not use until another one needs it.",
       "As it is where all its statements were SELECT, INSERT, UPDATE, DELETE or MERGE, else reset.",
       &parameters.park_leases, true, PGC_USERSET, 0, nullptr, nullptr, nullptr);
+  DefineCustomBoolVariable(
+      "pooler.detect_deadlocks",
+      "Sessions that wait for each other over several nodes are found, and one of them is stopped.",
+      "The nodes are asked once a session has waited for longer than deadlock_timeout.",
+      &parameters.detect_deadlocks, true, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
   DefineCustomStringVariable("pooler.reset_query",
                              "Statements that a connection runs between two sessions.",
                              "An empty one still makes one verifying round trip.",
@@ -140,6 +145,8 @@ Settings CurrentSettings() {
   settings.lease_warn_after = seconds(parameters.lease_warn_after);
   settings.reset_query = parameters.reset_query;
   settings.warmup_query = parameters.warmup_query;
+  settings.detect_deadlocks = parameters.detect_deadlocks;
+  settings.deadlock_timeout = std::chrono::milliseconds(DeadlockTimeout);
   return settings;
 }
 

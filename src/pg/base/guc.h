@@ -10,6 +10,7 @@ namespace polarx {
 struct ParameterValues {
   bool persistent_datanode_connections;
   bool park_leases;
+  bool detect_deadlocks;
   // -1 stands for never.
   int pool_conn_keepalive;
   int pool_maintenance_timeout;

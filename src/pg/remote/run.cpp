@@ -8,6 +8,7 @@
 #include "engine/poller.h"
 
 #include "pg/base/text.h"
+#include "pg/remote/long_wait.h"
 #include "pg/remote/notices.h"
 #include "pg/remote/run.h"
 #include "pg/session/waits.h"
@@ -193,6 +194,10 @@ void Advance(RemoteRun* run, bool on_turn, RowSink* sink) {
 // In milliseconds, -1: without a limit.
 long WaitTime(TimePoint deadline) { return deadline == kNever ? -1 : MillisecondsUntil(deadline); }
 
+int WaitedEvents(const RemoteRun* run) {
+  return WL_SOCKET_READABLE | (run->unsent ? WL_SOCKET_WRITEABLE : 0);
+}
+
 void RaiseIfFailed(const RemoteRun* run) {
   if (run->error != nullptr) {
     RaiseRemoteError(run->error, run->lease, run->sql);
@@ -205,7 +210,7 @@ bool FinishOne(RemoteRun* run, RowSink* sink, TimePoint deadline) {
     if (RemoteEnded(run)) {
       return true;
     }
-    if (!RemoteWait(run, deadline, true)) {
+    if (!AwaitRuns(run, 1, PQsocket(run->lease->conn), WaitedEvents(run), deadline)) {
       return false;
     }
   }
@@ -286,7 +291,8 @@ bool FinishMany(Group* group, TimePoint deadline) {
     Step(group, i);
   }
   while (in_time && group->ended < group->count) {
-    in_time = ClientWaitSocket(group->poller->fd(), WL_SOCKET_READABLE, WaitTime(deadline), true);
+    in_time =
+        AwaitRuns(group->runs, group->count, group->poller->fd(), WL_SOCKET_READABLE, deadline);
     for (const epoll_event& event : group->poller->Wait(TimePoint{})) {
       const int i = static_cast<int>(event.data.u64);
       // One that ended without waiting is still armed, and its end must not count twice.
@@ -400,10 +406,8 @@ bool RemoteAdvance(RemoteRun* run) {
   return RemoteEnded(run);
 }
 
-bool RemoteWait(const RemoteRun* run, TimePoint deadline, bool interruptible) {
-  return ClientWaitSocket(PQsocket(run->lease->conn),
-                          WL_SOCKET_READABLE | (run->unsent ? WL_SOCKET_WRITEABLE : 0),
-                          WaitTime(deadline), interruptible);
+bool RemoteWait(const RemoteRun* run, TimePoint deadline) {
+  return ClientWaitSocket(PQsocket(run->lease->conn), WaitedEvents(run), WaitTime(deadline), false);
 }
 
 }  // namespace polarx

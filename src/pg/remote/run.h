@@ -82,8 +82,8 @@ bool RemoteFinish(RemoteRun* runs, int count, RowSink* sink, bool raise,
 
 // For stop.cpp: takes what has come of one run, without rows; returns whether it has ended.
 bool RemoteAdvance(RemoteRun* run);
-// Waits until the run can go on. Returns false if `deadline` has come.
-bool RemoteWait(const RemoteRun* run, TimePoint deadline, bool interruptible);
+// Waits, without interrupts, until the run can go on. Returns false if `deadline` has come.
+bool RemoteWait(const RemoteRun* run, TimePoint deadline);
 
 inline bool RemoteEnded(const RemoteRun* run) { return run->state >= RunState::kDone; }
 

@@ -311,7 +311,7 @@ void StopRuns(RemoteRun* runs, int count) noexcept {
   for (int i = 0; i < count; ++i) {
     PQsetNoticeReceiver(runs[i].lease->conn, IgnoreNotice, nullptr);
     while (!RemoteAdvance(&runs[i]) && Now() < deadline) {
-      (void)RemoteWait(&runs[i], deadline, false);
+      (void)RemoteWait(&runs[i], deadline);
     }
   }
 }

@@ -10,6 +10,7 @@
 #include "pg/remote/savepoint.h"
 #include "pg/remote/stop.h"
 #include "pg/remote/transaction.h"
+#include "pg/session/awaits.h"
 #include "pg/prelude.h"
 
 namespace polarx {
@@ -86,6 +87,7 @@ void TransactionBeforePrepare() {
 
 void TransactionAfterEnd(bool committed) noexcept {
   NoticesDrop();
+  ClientTellAwaited();
   TransactionTellCommitted(committed);
   if (!committed) {
     StopLeases(ReachesLevel, 0);
@@ -95,6 +97,7 @@ void TransactionAfterEnd(bool committed) noexcept {
 
 void TransactionAfterLevel(int level, bool committed) noexcept {
   if (!committed) {
+    ClientTellAwaited();
     StopLeases(EndsWithLevel, level);
     SavepointRollBack(level);
   }

@@ -180,6 +180,7 @@ void TakeGrant(const protocol::GrantedLease& granted, const Attachment& attachme
       attachment.lease_cells != nullptr && attachment.node_cells != nullptr) {
     lease->parking.cell = &attachment.lease_cells[granted.cell];
     lease->parking.node_cell = &attachment.node_cells[granted.node_cell];
+    lease->parking.cell->borrowed_ms.store(0);
   }
 }
 

@@ -33,6 +33,8 @@ struct Attachment {
   uint32 pending = 0;
   // The reply that ClientAwait has received, valid until the next one.
   ClientReply reply;
+  // The last one that has come.
+  protocol::Deadlocked deadlock;
 };
 
 // --- attachment.cpp ------------------------------------------------------------------------------

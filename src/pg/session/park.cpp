@@ -115,6 +115,7 @@ void GiveBack(PolarxLease* lease) noexcept {
 // Parks the lease in its cell. Returns false if the caller has it still.
 bool ParkAs(PolarxLease* lease, parking::State state) noexcept {
   LeaseTellHold(lease);
+  lease->parking.cell->borrowed_ms.store(0);
   LeaseUnlink(lease);
   switch (parking::Park(lease->parking.cell, *lease->parking.node_cell, lease->id, state)) {
     case parking::Parked::kYes:
@@ -214,6 +215,12 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
 }
 
 }  // namespace
+
+void ClientNoteBorrowed(const PolarxLease* lease) noexcept {
+  if (lease->parking.cell != nullptr) {
+    lease->parking.cell->borrowed_ms.store(std::max<uint32>(parking::ClockMs(Now()), 1));
+  }
+}
 
 bool ClientPark(PolarxLease* lease) noexcept {
   return lease->connection.plain && MayPark(lease) && ParkAs(lease, parking::State::kParked);

@@ -9,6 +9,10 @@
 
 namespace polarx {
 
+// The pooler may see that the lease is a borrower's from now on, who cannot tell it for how long it
+// waits.
+void ClientNoteBorrowed(const PolarxLease* lease) noexcept;
+
 // Parks the lease, if it may be: then it is not the caller's any more. Returns false if nothing has
 // happened. The lease is idle, with nothing unread, out of pipeline mode and blocking.
 bool ClientPark(PolarxLease* lease) noexcept;

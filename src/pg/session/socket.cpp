@@ -33,6 +33,7 @@ uint32 RequestOf(const protocol::Reply& reply) {
     uint32 operator()(const protocol::Done& done) const { return done.request; }
     uint32 operator()(const protocol::Recall&) const { return 0; }
     uint32 operator()(const protocol::Cancelled&) const { return 0; }
+    uint32 operator()(const protocol::Deadlocked&) const { return 0; }
   };
   return std::visit(Visitor{}, reply);
 }
@@ -46,7 +47,7 @@ PolarxLease* FindLease(const Attachment* attachment, uint64 id) {
 }
 
 // What is said unasked is heeded; there is nothing to be done about late replies.
-void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
+void HeedUnasked(Attachment* attachment, const protocol::Reply& reply) {
   if (const auto* recall = std::get_if<protocol::Recall>(&reply)) {
     for (const uint64 id : recall->leases) {
       if (PolarxLease* lease = FindLease(attachment, id); lease != nullptr) {
@@ -58,6 +59,8 @@ void HeedUnasked(const Attachment* attachment, const protocol::Reply& reply) {
     if (lease != nullptr && lease->connection.cancel == through->number) {
       lease->connection.cancelled = false;
     }
+  } else if (const auto* deadlock = std::get_if<protocol::Deadlocked>(&reply)) {
+    attachment->deadlock = *deadlock;
   }
 }
 
@@ -81,6 +84,7 @@ ReplyState TakeReply(Attachment* attachment, uint32 request, ErrorText* error) n
       ClientReply& reply = *received.value();
       if (std::holds_alternative<protocol::Recall>(reply.reply) ||
           std::holds_alternative<protocol::Cancelled>(reply.reply) ||
+          std::holds_alternative<protocol::Deadlocked>(reply.reply) ||
           RequestOf(reply.reply) != request) {
         HeedUnasked(attachment, reply.reply);
         continue;

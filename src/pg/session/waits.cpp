@@ -11,6 +11,7 @@
 #include "engine/poller.h"
 
 #include "pg/session/attachment.h"
+#include "pg/session/awaits.h"
 #include "pg/session/waits.h"
 #include "pg/prelude.h"
 
@@ -122,6 +123,18 @@ bool ClientWaitSocket(int socket, int events, long timeout_ms, bool interruptibl
   const Watched watched = {socket, events};
   return interruptible ? WaitInterruptibly(&watched, 1, deadline)
                        : PollSocket(socket, PollEvents(events), deadline);
+}
+
+bool ClientWaitOrHear(int socket, int events, TimePoint deadline) {
+  Watched watched[2] = {{socket, events}, {}};
+  int count = 1;
+  if (const Attachment* attachment = ClientAttachment(); attachment != nullptr) {
+    watched[count++] = {attachment->channel.fd(), WL_SOCKET_READABLE};
+  }
+  (void)WaitInterruptibly(watched, count, deadline);
+  ClientHeedRecalls();
+  pollfd look = {socket, PollEvents(events), 0};
+  return ::poll(&look, 1, 0) > 0;
 }
 
 void ClientWaitLease(const PolarxLease* lease, int events, TimePoint deadline, bool interruptible) {

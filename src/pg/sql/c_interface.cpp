@@ -14,6 +14,7 @@
 #include "pg/remote/replay.h"
 #include "pg/remote/stop.h"
 #include "pg/remote/transaction.h"
+#include "pg/session/park.h"
 #include "pg/sql/c_interface.h"
 #include "pg/prelude.h"
 
@@ -145,6 +146,7 @@ void polarx_pooler_acquire(const char* const* nodes, int count, PolarxLease** le
   const int level = GetCurrentTransactionNestLevel();
   for (int i = 0; i < count; ++i) {
     leases[i]->borrower = {.present = true, .level = level};
+    polarx::ClientNoteBorrowed(leases[i]);
   }
 }
 

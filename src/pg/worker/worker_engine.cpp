@@ -156,6 +156,29 @@ bool EngineAnswerMapping(const RawCatalog* answer) {
 
 bool EngineTakeReload() { return pooler->TakeReload(); }
 
+const int* EngineNextLocalWaits(int* count) {
+  static std::vector<int>* processes = nullptr;
+  bool asked = false;
+  const bool finished = Guarded([&] {
+    if (processes == nullptr) {
+      processes = new std::vector<int>();
+    }
+    asked = pooler->NextLocalWaits(processes);
+    *count = static_cast<int>(processes->size());
+  });
+  return finished && asked ? processes->data() : nullptr;
+}
+
+bool EngineAnswerLocalWaits(const RawLocalWait* waits, int count) {
+  return Guarded([&] {
+    std::vector<WaitEdge> edges;
+    for (int i = 0; i < count; ++i) {
+      edges.push_back({.waiter = waits[i].waiter, .holder = waits[i].holder, .node = {}});
+    }
+    pooler->AnswerLocalWaits(edges);
+  });
+}
+
 bool EngineNextLog(LogRecord* record) { return pooler->NextLog(record); }
 
 bool EngineSetSurvivors(const LeaseCount* counts, int length) {

@@ -43,6 +43,13 @@ bool EngineNextMapping(RawQuestion* question);  // false: there is no more
 // `answer`: of CatalogReadOne.
 bool EngineAnswerMapping(const RawCatalog* answer);
 bool EngineTakeReload();  // settings and catalog are to be read again before EngineServe
+// The processes about which the server is to be asked; null: none. Valid until the next call.
+const int* EngineNextLocalWaits(int* count);
+struct RawLocalWait {
+  int waiter;
+  int holder;
+};
+bool EngineAnswerLocalWaits(const RawLocalWait* waits, int count);
 bool EngineNextLog(LogRecord* record);  // false: there is no more
 bool EngineSetSurvivors(const LeaseCount* counts, int length);
 

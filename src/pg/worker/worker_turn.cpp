@@ -1,5 +1,6 @@
 // One turn of the pooler worker: settings, catalog, questions of the engine, log; on its main
 // thread. No transaction is open before or after each of these functions.
+#include <algorithm>
 #include <chrono>
 #include <type_traits>
 
@@ -49,6 +50,43 @@ void AnswerAttaches() {
     WorkerRequire(
         EngineAnswerAttach(question.session, refusal == nullptr ? role : nullptr, refusal, cells));
   }
+}
+
+// Who is in the way of these processes on the coordinator, and of those in turn. The server's
+// function takes no lock but the lock manager's own, for a moment, and needs no transaction.
+void AnswerLocalWaits() {
+  constexpr int kMostProcesses = 1000;
+  int count = 0;
+  const int* asked = EngineNextLocalWaits(&count);
+  if (asked == nullptr) {
+    return;
+  }
+  const MemoryContext context =
+      AllocSetContextCreate(TopMemoryContext, "polarx_pooler waits", ALLOCSET_DEFAULT_SIZES);
+  const MemoryContext caller = MemoryContextSwitchTo(context);
+  int* processes = static_cast<int*>(palloc(sizeof(int) * kMostProcesses));
+  int known = Min(count, kMostProcesses);
+  memcpy(processes, asked, sizeof(int) * known);
+  RawLocalWait* waits = nullptr;
+  int length = 0;
+  for (int i = 0; i < known; ++i) {
+    ArrayType* blockers =
+        DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(processes[i])));
+    const int added = ArrayGetNItems(ARR_NDIM(blockers), ARR_DIMS(blockers));
+    const int* holders = reinterpret_cast<const int*>(ARR_DATA_PTR(blockers));
+    const Size size = sizeof(RawLocalWait) * (length + added + 1);
+    waits = static_cast<RawLocalWait*>(waits == nullptr ? palloc(size) : repalloc(waits, size));
+    for (int j = 0; j < added; ++j) {
+      waits[length++] = {processes[i], holders[j]};
+      if (std::find(processes, processes + known, holders[j]) == processes + known &&
+          known < kMostProcesses) {
+        processes[known++] = holders[j];
+      }
+    }
+  }
+  WorkerRequire(EngineAnswerLocalWaits(waits, length));
+  MemoryContextSwitchTo(caller);
+  MemoryContextDelete(context);
 }
 
 void ReportLog() {
@@ -137,6 +175,7 @@ void WorkerTurn(Oid database, uint64 generation) {
   WorkerCountSurvivors(generation);
   AnswerAttaches();
   WorkerAnswerMappings();
+  AnswerLocalWaits();
   WorkerRequire(EngineServe());
   ReportLog();
   ReportLongLeases();
