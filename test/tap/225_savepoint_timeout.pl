@@ -23,6 +23,27 @@ my $running = q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND
 sub insert { return "SELECT pooler.exec('dn1', 'INSERT INTO t VALUES ($_[0])')"; }
 sub rows { return value($dn, q{SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM t}); }
 
+# A cancel that somebody on the way has kept back strikes the rollback itself, which is then repeated; another error
+# of the rollback costs the connection.
+for my $row ([ '57014', '1,3', 'ADD' ], [ '58000', '', 'DROP' ])
+{
+	my ($sqlstate, $kept, $change) = @$row;
+	$proxy->fault('*', 'answer:ROLLBACK TO', "fail:$sqlstate");
+	$s->ask('BEGIN; ' . insert(1) . '; SAVEPOINT a; ' . insert(2));
+	$s->tell(q{SELECT pooler.exec('dn1', 'SELECT pg_sleep(100)')});
+	wait_until($dn, $running, '1', "a rollback that ends with $sqlstate: a statement runs");
+	value($coord, 'SELECT pg_cancel_backend(' . $s->pid . ')');
+	like(($s->hear())[1], qr/57014/, '... and is cancelled');
+	my $rest = 'ROLLBACK TO a; ' . insert(3) . '; COMMIT';
+	if   ($kept ne '') { $s->ask($rest); }
+	else               { like($s->refused($rest), qr/08006: transaction on datanode "dn1" was lost/, '... the transaction is lost'); }
+	is(rows(), $kept, $kept eq '' ? '... and nothing is kept' : '... nothing is lost');
+	$s->ask('ROLLBACK');
+	value($dn, 'TRUNCATE t');
+	$proxy->forward();
+	value($coord, "ALTER SERVER dn1 OPTIONS ($change keepalives_idle" . ($change eq 'ADD' ? q{ '100')} : ')'));    # new connections
+}
+
 # A transaction with an error inside a savepoint at a moment when the node says nothing more: the
 # session is told the statement that waits.
 sub stand_still

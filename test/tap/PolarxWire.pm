@@ -9,7 +9,8 @@
 #   answer:TEXT  comes after a statement with TEXT in it
 # Actions, in place of that message: close, reset, silence, half (of it, then close), half_silence,
 # say:HEX:ENDING (other bytes, then close, reset or silence), edit:FROM:TO (bytes within it, in
-# hexadecimal), slow:SECONDS (from here on each byte that much later than the one before).
+# hexadecimal), slow:SECONDS (from here on each byte that much later than the one before), fail:SQLSTATE (an
+# error instead of all that answers the statement).
 
 package PolarxWire;
 
@@ -70,7 +71,15 @@ sub from_node
 	my ($pass, $ending, $slowly) = ('', '', '');
 	for my $message (_messages(\$self->{node}, $bytes, 0))
 	{
+		if ($self->{failing})
+		{
+			next if $message !~ /\AZ/;
+			$pass .= substr($message, 0, 5) . 'E';    # the transaction has failed
+			$self->{failing} = 0;
+			next;
+		}
 		my $fault = $self->_fault($self->_step($message));
+		$self->{failing} = $fault && $fault->{action} =~ /^fail/;
 		($message, $ending) = act($fault->{action}, $message) if $fault;
 		return ($pass . $message, '', $ending) if $ending ne '' && $ending !~ /^slow/;
 		if   ($ending eq '') { $pass .= $message; }
@@ -90,6 +99,11 @@ sub act
 	return ($half, 'silence') if $verb eq 'half_silence';
 	return (pack('H*', $argument), $ending) if $verb eq 'say';
 	return ($message, $action) if $verb eq 'slow';
+	if ($verb eq 'fail')
+	{
+		my $body = "SERROR\0VERROR\0C$argument\0Mstruck\0\0";
+		return ('E' . pack('N', 4 + length $body) . $body, '');
+	}
 	if ($verb eq 'edit')
 	{
 		my ($from, $to) = map { pack 'H*', $_ } $argument, $ending;
