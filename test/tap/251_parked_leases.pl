@@ -91,8 +91,9 @@ becomes('dn1', '0 1 0 1', '... parks it');
 
 # --- what is plain ---------------------------------------------------------------------------------
 my @plain = ('SELECT 1', "-- a\nselect 1", '(SELECT 1)', 'VALUES (1)', 'TABLE t', 'WITH w AS (SELECT 1) TABLE w',
-	'INSERT INTO t VALUES (1, 1)', 'UPDATE t SET v = 2', 'DELETE FROM t',
-	'MERGE INTO t USING (VALUES (1)) s (i) ON id = i WHEN NOT MATCHED THEN INSERT VALUES (i, 1)');
+	'INSERT INTO t VALUES (1, 1)', 'UPDATE t SET v = 2', 'DELETE FROM t');
+push @plain, 'MERGE INTO t USING (VALUES (1)) s (i) ON id = i WHEN NOT MATCHED THEN INSERT VALUES (i, 1)'
+  if value($dn{dn1}, 'SHOW server_version_num') >= 150000;
 my @other = (q{SET work_mem = '9MB'}, 'RESET work_mem', 'SHOW work_mem', 'CREATE TEMP TABLE x ()', 'PREPARE x AS SELECT 1',
 	'LISTEN x', 'NOTIFY x', 'DO $$BEGIN END$$', 'CALL p()', 'EXPLAIN SELECT 1', 'LOCK t', 'TRUNCATE t', 'ANALYZE t',
 	'DECLARE c CURSOR WITH HOLD FOR SELECT 1',
