@@ -26,7 +26,7 @@ struct LongWait {
   int process = 0;
   std::uint32_t number = 0;  // another number: another wait
   bool borrowed = false;     // the lease is a borrower's, who cannot tell what it waits for
-  TimePoint begun{};         // the transaction; a borrower's lease, its use
+  TimePoint begun{};         // the transaction
   TimePoint since{};         // it waits
   std::vector<LeaseId> leases;
 };

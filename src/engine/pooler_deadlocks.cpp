@@ -38,20 +38,22 @@ LongWait PoolerDeadlocks::WaitOf(const Session& session, const protocol::Awaits&
 }
 
 std::vector<LongWait> PoolerDeadlocks::Borrowed(Duration age, TimePoint now) {
+  const auto time_of = [now](std::uint32_t clock_ms) {
+    return now -
+           std::chrono::milliseconds(static_cast<std::int32_t>(parking::ClockMs(now) - clock_ms));
+  };
   std::vector<LongWait> waits;
   for (const auto& [id, pool] : book_->directory().pools()) {
     for (const Slot& slot : pool->list(SlotState::kLeased)) {
-      const std::uint32_t since =
-          slot.parking.cell != nullptr ? slot.parking.cell->borrowed_ms.load() : 0;
-      const std::chrono::milliseconds held(
-          static_cast<std::int32_t>(parking::ClockMs(now) - since));
-      if (since != 0 && held >= age && !slot.parked()) {
+      const LeaseCell* cell = slot.parking.cell;
+      const std::uint32_t since = cell != nullptr ? cell->borrowed_ms.load() : 0;
+      if (since != 0 && now - time_of(since) >= age && !slot.parked()) {
         waits.push_back({.session = slot.lease.session,
                          .process = sessions_->PidOf(slot.lease.session),
                          .number = since,
                          .borrowed = true,
-                         .begun = now - held,
-                         .since = now - held,
+                         .begun = time_of(cell->begun_ms.load()),
+                         .since = time_of(since),
                          .leases = {slot.lease.id}});
       }
     }

@@ -218,7 +218,10 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
 
 void ClientNoteBorrowed(const PolarxLease* lease) noexcept {
   if (lease->parking.cell != nullptr) {
-    lease->parking.cell->borrowed_ms.store(std::max<uint32>(parking::ClockMs(Now()), 1));
+    const TimePoint now = Now();
+    const Duration age(GetCurrentTimestamp() - GetCurrentTransactionStartTimestamp());
+    lease->parking.cell->begun_ms.store(parking::ClockMs(now - age));
+    lease->parking.cell->borrowed_ms.store(std::max<uint32>(parking::ClockMs(now), 1));
   }
 }
 
