@@ -68,6 +68,7 @@ bool LeaseTable::Publish(Node* node, std::uint32_t waiting) {
   if (node->cell == nullptr || node->published == waiting) {
     return false;
   }
+  node->waiting_period += node->published == 0 ? 1 : 0;
   node->published = waiting;
   node->cell->waiting.store(waiting);
   return true;

@@ -14,7 +14,9 @@ Pool::Pool(PoolId pool_id, Node* owner, const MappingDefinition& mapping)
       node(owner),
       options(mapping.options),
       remote_user(mapping.remote_user),
-      remote_database(mapping.remote_database) {}
+      remote_database(mapping.remote_database) {
+  groups.push_back(&singles);
+}
 
 Sizes Pool::sizes() const {
   return {.total = total_,

@@ -7,7 +7,6 @@
 #include <list>
 #include <map>
 #include <numeric>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,13 +44,21 @@ enum class MemorySource : std::uint8_t {
   kNone,      // the remote user may do neither
 };
 
-// What a dispatch has found out about a pool so far; Dispatcher alone uses it.
+// What has become of a pool's slots in a dispatch so far; Supplier alone uses it.
 struct Course {
-  std::uint64_t dispatch = 0;  // the one that these are of
-  int claimed = 0;             // idle slots that older tickets for several nodes wait with
-  int soon = 0;                // slots on their way that no ticket counts on
-  int late = 0;                // connects that take long, likewise
-  bool over = false;           // nothing is left for its tickets
+  int claimed = 0;  // idle slots that older tickets for several nodes wait with
+  int soon = 0;     // slots on their way that no ticket counts on
+  int late = 0;     // connects that take long, likewise
+};
+
+// What a pool may wait for until its node has room.
+enum class HeldUp : std::uint8_t { kOpening, kWarming };
+inline constexpr std::size_t kHeldUps = 2;
+
+// Tickets for the same pools; RequestQueue alone changes it.
+struct TicketGroup {
+  std::map<std::uint64_t, Ticket*> tickets;  // by id, oldest first
+  std::vector<Pool*> pools;
 };
 
 class Pool {
@@ -83,23 +90,36 @@ class Pool {
   const std::string remote_user;
   const std::string remote_database;
 
+  // PoolDirectory alone changes these.
   std::vector<std::string> mapped_roles;
-  bool obsolete = false;  // no mapping leads here any more
-  bool dirty = false;     // PoolBook: stands in the list of pools to look at
+  bool obsolete = false;  // retired: no mapping leads here any more
+
+  // RequestQueue alone changes these.
+  std::map<std::uint64_t, Ticket*> queue;  // by id, oldest first
+  TicketGroup singles;                     // of them, those for this node alone
+  std::vector<TicketGroup*> groups;        // those, and the groups of tickets for several nodes
+  int kept = 0;                            // idle slots kept for the request that has the token
+
+  // Dispatcher alone changes these.
+  bool dirty = false;                      // it is to be looked at
+  std::array<bool, kHeldUps> held_up{};    // it stands in its node's list
+  std::uint64_t dispatch = 0;              // the last one that it had a turn in
+  bool over = false;                       // and nothing was left for its tickets
+
   bool ever_acquired = false;
   TimePoint last_acquired{};
-  std::map<std::uint64_t, Ticket*> queue;  // by id, oldest first; RequestQueue alone changes it
-  int kept = 0;     // idle slots kept for the request that has the token; RequestQueue
-  int lacking = 0;  // tickets that nothing is under way for, as of the last turn
-  Course course;    // Dispatcher's notes
+  int uncovered = 0;           // tickets that nothing is under way for, as of the last turn
+  Course course;               // of the last dispatch that it had a turn in
+  std::uint64_t searched = 0;  // the waiting period in which none of its leases was parked
+  // Was none of its leases parked, and will none be while requests wait?
+  bool none_parked() const;
 
   // ConnectGate alone changes these.
   HoldOff hold_off;
   bool login_refused = false;  // by class 28 or 3D: nothing is tried until a request asks
   bool died_unused = false;    // its hold-off comes from connections that ended before their use
   TimePoint trial_until{};     // ... the first one since has to last so long
-  int parked = 0;              // of its leased slots, when they were last looked at
-  bool none_parked = false;    // of them, and none will be while tickets wait
+  int parked = 0;              // of its leased slots, when they were last counted
   MemorySource memory_source = MemorySource::kUnknown;
   TimePoint last_check{};   // SlotUpkeep: the last of the postponed memory checks
   std::deque<SlotId> cold;  // not warmed up so far, oldest first; some have been lent or are gone
@@ -126,33 +146,42 @@ class Pool {
   std::pair<TimePoint, SlotId> idle_end_;  // since when the last one is idle, and which; 0: none
 };
 
-// What a datanode has said of the connections that it may give to this pooler and others.
-struct DatanodeRoom {
-  int most = 0;   // in all
-  int free = 0;   // of them, when it was asked
-  int slots = 0;  // that the node had then
-};
-
 // A datanode with what all its pools share.
 struct Node {
+  // PoolDirectory alone changes these.
   NodeDefinition definition;
   bool obsolete = false;  // gone from the catalog
   std::vector<Pool*> pools;
-  bool paused = false;         // no acquires, no connects
-  int survivors = 0;           // leases that sessions still hold from an earlier worker
-  bool memory_hidden = false;  // that some pool's memory cannot be measured was logged
-  int lacking = 0;             // of its pools
-  bool none_parked = false;    // of its leases, and none will be while tickets wait
-  bool others_later = false;   // its other pools are to be looked at once no ticket waits
-  std::uint64_t dispatch = 0;  // Dispatcher: the one that these are of
+  bool paused = false;  // no acquires, no connects
+  int survivors = 0;    // leases that sessions still hold from an earlier worker
+  Limits limits;        // that hold now: its own where it has any, else the settings'
+
+  bool memory_hidden = false;      // that some pool's memory cannot be measured was logged
+  int uncovered = 0;               // tickets, over its pools
+  double ping_ms = -1;             // of the last successful ping; -1: none
+  TimePoint fill_blocked_until{};  // PoolSizer: minima are not refilled until then
+
+  // Dispatcher alone changes these.
+  std::uint64_t dispatch = 0;  // the last one that it had a part in
+  std::uint64_t entered = 0;   // the ticket with which the last one of its pools came in
+  std::array<std::deque<Pool*>, kHeldUps> held_up;
+
+  std::uint64_t supplied = 0;  // Supplier: the dispatch of which the next is
   int rooms = 0;               // ... closing slots that no ticket counts on
-  std::uint64_t judged = 0;    // Dispatcher: when its hopeless requests were looked for
-  NodeCell* cell = nullptr;    // where sessions see that; null: leases on it are not parked
+  std::uint64_t judged = 0;    // Refuser: the dispatch in which it looked at its requests
+  std::uint64_t searched = 0;  // the waiting period in which none of its leases was parked
+  bool none_parked() const { return published > 0 && searched == waiting_period; }
+  // Is every slot lent, in use, and not to be taken back?
+  bool has_nothing_to_give() const {
+    return total() >= limits.max_size && count(SlotState::kIdle) == 0 &&
+           (none_parked() || cell == nullptr);
+  }
+
+  // LeaseTable alone changes these.
+  NodeCell* cell = nullptr;  // where sessions see who waits; null: leases on it are not parked
   std::uint32_t cell_index = protocol::kNoCell;
   std::uint32_t published = 0;       // what stands in the cell
-  double ping_ms = -1;               // of the last successful ping; -1: none
-  TimePoint fill_blocked_until{};    // PoolSizer: minima are not refilled until then
-  std::optional<DatanodeRoom> room;  // unset: the datanode was not asked
+  std::uint64_t waiting_period = 0;  // how often that has changed from none to some
 
   // RequestQueue alone changes these.
   std::map<std::uint64_t, Pool*> heads;      // its pools with tickets, by the oldest of these
@@ -164,8 +193,6 @@ struct Node {
   HoldOff hold_off;
   bool known_up = false;    // a connect or ping succeeded since the last failure
   Duration connect_time{};  // of late, to open one connection
-
-  Limits limits;  // that hold now: its own where it has any, else the settings'
 
   // Over all its pools.
   int count(SlotState state) const { return counts_[static_cast<std::size_t>(state)]; }
@@ -192,5 +219,9 @@ struct Node {
 
   std::list<Slot*> leases_;  // oldest first
 };
+
+inline bool Pool::none_parked() const {
+  return node->published > 0 && searched == node->waiting_period;
+}
 
 }  // namespace polarx

@@ -1,67 +1,12 @@
-// The book-keeping of all pools: what happens to sessions and slots; on the main thread.
+// The order of a turn, and what sessions and administrators ask for; on the main thread.
 #include "core/pool_book.h"
 
 #include <algorithm>
 #include <cassert>
+#include <memory>
 #include <utility>
 
 namespace polarx {
-
-PoolBook::PoolBook(SlotDriver* driver, LeaseEvents* events, Surroundings* surroundings,
-                   const Settings& settings, std::uint64_t seed, std::span<NodeCell> cells)
-    : driver_(driver),
-      events_(events),
-      surroundings_(surroundings),
-      settings_(settings),
-      random_(static_cast<std::minstd_rand::result_type>(seed)),
-      directory_(settings),
-      gate_(surroundings, seed),
-      sizer_(settings),
-      upkeep_(settings, seed + 1),
-      leases_(cells) {}
-
-PoolBook::~PoolBook() = default;
-
-void PoolBook::MarkDirty(Pool* pool) {
-  if (!pool->dirty) {
-    pool->dirty = true;
-    dirty_.push_back(pool);
-  }
-}
-
-// Resets wait for others while requests find idle slots.
-void PoolBook::NoteHurry(const Pool& pool) {
-  const int resetting = pool.count(SlotState::kResetting);
-  hurries_resets_ |= resetting > pool.count(SlotState::kIdle);
-}
-
-Urgency PoolBook::TakeUrgencyOfResets() {
-  const bool hurry = std::exchange(hurries_resets_, false);
-  if (!queue_.empty() || directory_.has_retired()) {
-    return Urgency::kAwaited;
-  }
-  return hurry ? Urgency::kAtOnce : Urgency::kMayWait;
-}
-
-void PoolBook::MarkNode(Node* node) {
-  for (Pool* pool : node->pools) {
-    MarkDirty(pool);
-  }
-}
-
-// The pool's node has room for another slot or connect: for its tickets, whichever pool they wait
-// in. The minima of the other pools come when none waits any more.
-void PoolBook::MarkRoom(Pool* pool) {
-  Node* node = pool->node;
-  MarkDirty(pool);
-  if (node->waiting > 0 && settings_.warmup_query.empty()) {
-    node->others_later = true;
-  } else {
-    MarkNode(node);
-  }
-}
-
-Slot* PoolBook::FindLease(LeaseId lease) { return leases_.Find(lease); }
 
 // --- sessions -----------------------------------------------------------------------------------
 
@@ -75,46 +20,28 @@ void PoolBook::Request(SessionId session, std::uint32_t request,
   ticket->arrived_at = now;
   ticket->sets = sets;
   ticket->cells = cells;
-  ++counters_.client_request_conn_total;
+  supplier_.CountRequest();
   for (const protocol::Wanted& want : wanted) {
-    const MappingEntry* entry = directory_.FindMapping(want.node, want.role);
+    const MappingEntry* entry = own_.directory.FindMapping(want.node, want.role);
     assert(entry != nullptr);
     if (entry->pool == nullptr) {
-      events_->Reject(*ticket, entry->definition.status);
+      own_.events->Reject(*ticket, entry->definition.status);
       return;
     }
     ticket->wants.push_back({.node = want.node,
                              .role = want.role,
                              .pool = entry->pool,
                              .restricted = entry->definition.restricted});
-    MarkDirty(entry->pool);
   }
-  (void)queue_.Add(std::move(ticket), queue_timeout, settings_, now);
-}
-
-// The ticket waits no longer; what it stood in the way of is looked at again.
-std::unique_ptr<Ticket> PoolBook::TakeOut(Ticket* ticket) {
-  std::unique_ptr<Ticket> taken = queue_.Remove(ticket);
-  for (const Ticket::Want& want : taken->wants) {
-    MarkDirty(want.pool);
-    if (want.pool->node->waiting == 0 && std::exchange(want.pool->node->others_later, false)) {
-      MarkNode(want.pool->node);
-    }
-  }
-  WakeStarved();
-  return taken;
-}
-
-void PoolBook::RejectTicket(Ticket* ticket, const Status& status) {
-  events_->Reject(*TakeOut(ticket), status);
+  own_.dispatcher.MarkWanted(own_.queue.Add(std::move(ticket), queue_timeout, own_.settings, now));
 }
 
 bool PoolBook::Withdraw(SessionId session, std::uint32_t request) {
-  Ticket* ticket = queue_.Of(session);
+  Ticket* ticket = own_.queue.Of(session);
   if (ticket == nullptr || ticket->request != request) {
     return false;
   }
-  RejectTicket(ticket, Status(sqlstate::kQueryCanceled, "request was withdrawn"));
+  refuser_.Reject(ticket, Status(sqlstate::kQueryCanceled, "request was withdrawn"));
   return true;
 }
 
@@ -124,8 +51,8 @@ bool PoolBook::Release(SessionId session, LeaseId lease, protocol::ReleaseKind k
   if (slot == nullptr || slot->lease.session != session) {
     return false;
   }
-  EndUse(slot, now);
-  ComeBack(slot, kind, now, std::move(verify));
+  LeaseTaker(&own_).EndUse(slot, now);
+  life_.ComeBack(slot, kind, now, std::move(verify));
   return true;
 }
 
@@ -141,187 +68,188 @@ void PoolBook::Abandon(SessionId session, LeaseId lease, TimePoint now) {
   }
 }
 
-// The limit was lowered.
-bool PoolBook::AboveLimit(const Node& node) const {
-  return node.total() - node.count(SlotState::kClosing) > node.limits.max_size;
-}
-
-// What becomes of a slot that was leased.
-void PoolBook::ComeBack(Slot* slot, protocol::ReleaseKind kind, TimePoint now,
-                        std::vector<std::string> verify) {
-  Pool* pool = slot->pool;
-  if (kind == protocol::ReleaseKind::kClose) {
-    CloseSlot(slot, CloseReason::kRequested, now);
-  } else if (slot->doomed != CloseReason::kNone) {
-    CloseSlot(slot, slot->doomed, now);
-  } else if (now >= upkeep_.EndOf(*slot) || !IsOfUse(*slot, now)) {
-    CloseSlot(slot, CloseReason::kLifetime, now);
-  } else if (AboveLimit(*pool->node)) {
-    CloseSlot(slot, CloseReason::kIdle, now);
-  } else {
-    slots_.Move(slot, SlotState::kResetting, now);
-    NoteHurry(*pool);
-    if (std::exchange(slot->parking.reset_sent, false)) {
-      kind = protocol::ReleaseKind::kResetSent;
-    }
-    driver_->Reset(slot, {kind, now >= slot->age.check_at, std::move(verify)});
-  }
-}
-
 bool PoolBook::Return(SessionId session, LeaseId lease, TimePoint now) {
   Slot* slot = FindLease(lease);
   if (slot == nullptr || slot->lease.session != session) {
     return false;
   }
-  (void)EndLease(slot, now);
-  Settle(slot, now);
+  LeaseTaker(&own_).EndUnseen(slot, now);
+  life_.Settle(slot, now);
   return true;
 }
 
-// --- slots --------------------------------------------------------------------------------------
-
-// A slot with nothing left to do: idle, or closed if its time has come.
-void PoolBook::Settle(Slot* slot, TimePoint now) {
-  Pool* pool = slot->pool;
-  MarkDirty(pool);
-  if (slot->doomed != CloseReason::kNone) {
-    CloseSlot(slot, slot->doomed, now);
-  } else if (pool->obsolete) {
-    CloseSlot(slot, CloseReason::kObsolete, now);
-  } else if (now >= upkeep_.EndOf(*slot)) {
-    CloseSlot(slot, CloseReason::kLifetime, now);
-  } else if (AboveLimit(*pool->node)) {
-    CloseSlot(slot, CloseReason::kIdle, now);
-  } else {
-    if (slot->state != SlotState::kConnecting || !sizer_.WarmsUp(*pool, now)) {
-      slots_.SetSettled(slot);
-    }
-    slots_.Move(slot, SlotState::kIdle, now);
-    upkeep_.Arm(*slot);
-  }
-}
-
-void PoolBook::CloseSlot(Slot* slot, CloseReason reason, TimePoint now) {
-  PoolCounters& counters = slot->pool->counters;
-  switch (reason) {
-    case CloseReason::kIdle:
-      ++counters.closed_idle;
-      break;
-    case CloseReason::kLifetime:
-      ++counters.closed_lifetime;
-      break;
-    case CloseReason::kMemory:
-      ++counters.closed_memory;
-      break;
-    case CloseReason::kError:
-    case CloseReason::kRequested:
-      ++counters.closed_error;
-      break;
-    case CloseReason::kNone:
-    case CloseReason::kObsolete:
-    case CloseReason::kCleaned:
-      break;
-  }
-  slot->doomed = reason;
-  slots_.Move(slot, SlotState::kClosing, now);
-  MarkDirty(slot->pool);
-  driver_->Close(slot);
-}
-
-void PoolBook::OnConnected(Slot* slot, TimePoint now) {
-  Pool* pool = slot->pool;
-  ++pool->counters.connects;
-  gate_.OnConnected(pool, now - slot->state_since, now);
-  upkeep_.Begin(slot, now);
-  MarkRoom(pool);
-  pool->cold.push_back(slot->id);
-  Settle(slot, now);
-}
-
-void PoolBook::OnConnectFailed(Slot* slot, const Status& status, FailureScope scope,
-                               TimePoint now) {
-  assert(slot->state == SlotState::kConnecting);
-  Pool* pool = slot->pool;
-  ++pool->counters.connect_failures;
-  if (!pool->obsolete) {
-    gate_.OnConnectFailed(*slot, status, scope, now);
-  }
-  slots_.Move(slot, SlotState::kClosing, now);
-  Forget(slot);
-  MarkNode(pool->node);
-}
+// --- operation ----------------------------------------------------------------------------------
 
 void PoolBook::OnPing(NodeId id, bool up, double milliseconds, const Status& status,
                       TimePoint now) {
-  Node* node = directory_.FindNode(id);
+  Node* node = own_.directory.FindNode(id);
   if (node == nullptr) {
     return;
   }
   node->ping_ms = up ? milliseconds : node->ping_ms;
   const bool held_off = node->hold_off.active();
-  gate_.OnPing(node, up, status, now);
+  own_.gate.OnPing(node, up, status, now);
   if (held_off && !node->hold_off.active()) {
-    MarkNode(node);
+    own_.dispatcher.MarkAll(*node);
   }
 }
 
-void PoolBook::OnReady(Slot* slot, TimePoint now) {
-  assert(slot->state == SlotState::kWarming || slot->state == SlotState::kResetting ||
-         slot->state == SlotState::kChecking);
-  if (slot->state == SlotState::kWarming) {
-    slot->pool->warmup_failed = false;
-    MarkNode(slot->pool->node);  // the next one's turn
+int PoolBook::Clean(NodeId node, const std::string& remote_user, TimePoint now) {
+  int count = 0;
+  for (const auto& [id, pool] : own_.directory.pools()) {
+    if ((node == 0 || pool->node->definition.id == node) &&
+        (remote_user.empty() || pool->remote_user == remote_user)) {
+      count += pool->total() - pool->count(SlotState::kClosing);
+      life_.DoomAll(pool.get(), CloseReason::kCleaned, now);
+    }
   }
-  Settle(slot, now);
+  return count;
 }
 
-// The connection has ended by itself: if that was no use at all, its pool is held off.
-void PoolBook::NoteEnd(Slot* slot, const std::string& why, TimePoint now) {
-  if (gate_.OnEnded(*slot, why, now)) {
-    ++slot->pool->counters.connect_failures;
+Slot* PoolBook::TakeForPing(Pool* pool, TimePoint now) {
+  Slot* slot = life_.LiveIdle(pool, now);
+  if (slot != nullptr) {
+    life_.Check(slot, now);
   }
+  return slot;
 }
 
-void PoolBook::OnBroken(Slot* slot, const std::string& why, TimePoint now) {
-  NoteEnd(slot, why, now);
-  switch (slot->state) {
-    case SlotState::kLeased:
-      slot->doomed = CloseReason::kError;
-      if (TakeOrBar(slot, now)) {
-        CloseSlot(slot, CloseReason::kError, now);
+void PoolBook::Pause(NodeId which, bool paused, TimePoint now) {
+  for (Node* node : own_.directory.SetPaused(which, paused)) {
+    Supplier::Publish(node);
+    for (Pool* pool : node->pools) {
+      if (paused) {
+        life_.TakeAllParked(pool, now);
       }
-      break;
-    case SlotState::kConnecting:
-    case SlotState::kClosing:
-      break;
-    case SlotState::kWarming:
-      MarkNode(slot->pool->node);  // the next one's turn
-      [[fallthrough]];
-    case SlotState::kResetting:
-    case SlotState::kChecking:
-      surroundings_->Log(
-          "connection to datanode \"" + slot->pool->node->definition.name + "\" is closed: " + why,
-          "");
-      CloseSlot(slot, CloseReason::kError, now);
-      break;
-    case SlotState::kIdle:
-      CloseSlot(slot, CloseReason::kError, now);
-      break;
+    }
+    own_.dispatcher.MarkAll(*node);
+  }
+  own_.queue.NotePauses(now);
+}
+
+void PoolBook::ResetStats() {
+  supplier_.ResetCounters();
+  for (const auto& [id, pool] : own_.directory.pools()) {
+    pool->counters = pool->printed_counters = {};
+    pool->acquire_time = pool->hold_time = pool->printed_acquire_time = {};
   }
 }
 
-void PoolBook::OnClosed(Slot* slot, bool timed_out) {
-  Pool* pool = slot->pool;
-  if (timed_out && slot->doomed != CloseReason::kError && slot->doomed != CloseReason::kRequested) {
-    ++pool->counters.closed_error;
+void PoolBook::SetSurvivors(const std::map<NodeId, int>& survivors) {
+  for (Node* node : own_.directory.SetSurvivors(survivors)) {
+    own_.dispatcher.MarkAll(*node);
   }
-  Forget(slot);
-  MarkRoom(pool);
 }
 
-void PoolBook::Forget(Slot* slot) {
-  upkeep_.Forget(*slot);
-  slots_.Remove(slot);
+void PoolBook::CountParked() {
+  for (const auto& [id, pool] : own_.directory.pools()) {
+    pool->parked = 0;
+    for (Slot& slot : pool->list(SlotState::kLeased)) {
+      LeaseTable::CountRetakes(&slot);
+      pool->parked += slot.parked() ? 1 : 0;
+    }
+  }
+}
+
+// --- a turn -------------------------------------------------------------------------------------
+
+void PoolBook::EndTurn(TimePoint now) {
+  life_.CollectDue(now);
+  WakeSleepers(now);
+  own_.dispatcher.WakeStarving();
+  life_.FireTimers(now);
+  PassToken(now);
+  std::vector<Pool*> looked_at;
+  ServeMarked(&looked_at, now);
+  // What came back in this very turn has been handed out first.
+  refuser_.RejectExpired(now);
+  ServeMarked(&looked_at, now);
+  FillPools(std::move(looked_at), now);
+  own_.queue.EndTurn();
+  if (own_.directory.has_retired()) {
+    DropEmpty();
+  }
+}
+
+TimePoint PoolBook::NextDeadline() const {
+  return std::min({own_.queue.NextTime(), own_.gate.NextTime(), own_.dispatcher.NextTime(),
+                   own_.upkeep.NextDeadline(), own_.leases.NextDeadline()});
+}
+
+Urgency PoolBook::TakeUrgencyOfResets() {
+  const bool hurry = life_.TakeHurry();
+  if (!own_.queue.empty() || own_.directory.has_retired()) {
+    return Urgency::kAwaited;
+  }
+  return hurry ? Urgency::kAtOnce : Urgency::kMayWait;
+}
+
+void PoolBook::WakeSleepers(TimePoint now) {
+  while (const auto id = own_.dispatcher.TakeDue(now)) {
+    own_.dispatcher.Mark(own_.directory.FindPool(*id));
+  }
+  while (const auto id = own_.gate.TakeDue(now)) {
+    Pool* pool = own_.directory.FindPool(*id);
+    own_.gate.EndTrial(pool, now);
+    own_.dispatcher.Mark(pool);
+  }
+}
+
+// Whom slots were kept for, and for whom they are kept now, both are looked at.
+void PoolBook::PassToken(TimePoint now) {
+  const Ticket* before = own_.queue.holder();
+  if (own_.queue.PassToken(now)) {
+    own_.dispatcher.MarkWanted(before);
+    own_.dispatcher.MarkWanted(own_.queue.holder());
+  }
+}
+
+void PoolBook::ServeMarked(std::vector<Pool*>* looked_at, TimePoint now) {
+  const Dispatcher::Supply supply{
+      [&](Pool* pool) { supplier_.Begin(pool, now); },
+      [&](Ticket* ticket, Pool* pool) { return supplier_.Serve(ticket, pool, now); },
+      [&](Ticket* ticket) { (void)supplier_.TryGrant(ticket, now); }};
+  while (own_.dispatcher.has_marked()) {
+    const std::vector<Pool*> round = own_.dispatcher.TakeMarked();
+    for (Pool* pool : round) {
+      supplier_.TellLack(pool, now);
+    }
+    if (!own_.queue.empty()) {
+      (void)life_.CollectReturned(now);
+    }
+    const std::vector<Pool*> visited = own_.dispatcher.Dispatch(round, supply);
+    for (Pool* pool : visited) {
+      supplier_.TellLack(pool, now);
+    }
+    for (Pool* pool : visited) {
+      refuser_.RejectHopeless(pool, now);
+    }
+    looked_at->insert(looked_at->end(), round.begin(), round.end());
+  }
+}
+
+// Each round opens or warms up what a node has room for, until no pool waits for what there is.
+void PoolBook::FillPools(std::vector<Pool*> pools, TimePoint now) {
+  while (!pools.empty()) {
+    for (std::size_t next = 0; next < pools.size(); ServeMarked(&pools, now)) {
+      for (; next < pools.size(); ++next) {
+        filler_.CloseDispensable(pools[next], now);
+      }
+    }
+    if (filler_.LacksAny(pools, now)) {
+      (void)life_.CollectReturned(now);
+      ServeMarked(&pools, now);
+      filler_.TakeRested(pools, now);
+      ServeMarked(&pools, now);
+    }
+    filler_.Fill(pools, now);
+    for (Pool* pool : pools) {
+      filler_.WarmUp(pool, now);
+    }
+    filler_.PassTurns(pools, now);
+    pools.clear();
+    ServeMarked(&pools, now);
+  }
 }
 
 }  // namespace polarx

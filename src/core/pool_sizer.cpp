@@ -3,22 +3,8 @@
 
 #include <algorithm>
 #include <cassert>
-#include <limits>
 
 namespace polarx {
-namespace {
-
-// Of the datanode's connections: how many may still be taken without a request.
-int TakeableUnasked(const Node& node) {
-  if (!node.room.has_value()) {
-    return std::numeric_limits<int>::max();
-  }
-  constexpr int kLeastLeft = 3;
-  const int opened_since = node.slots() - node.room->slots;
-  return node.room->free - opened_since - std::max(kLeastLeft, node.room->most / 10);
-}
-
-}  // namespace
 
 void PoolSizer::Apply(const Settings& settings) {
   keepalive_ = settings.pool_conn_keepalive;
@@ -39,9 +25,7 @@ int PoolSizer::CountMissing(const Pool& pool, TimePoint now) const {
   if (pool.obsolete || IsRefillBlocked(node, now)) {
     return 0;
   }
-  const int missing =
-      SlotsToOpen(pool.lasting_sizes(), node.limits, node.lasting_total(), IsInUse(pool, now));
-  return std::clamp(TakeableUnasked(node), 0, missing);
+  return SlotsToOpen(pool.lasting_sizes(), node.limits, node.lasting_total(), IsInUse(pool, now));
 }
 
 // Expiring slots that have to serve until others can stand in for them.

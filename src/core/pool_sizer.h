@@ -19,9 +19,8 @@ class PoolSizer {
   int ReserveOf(const Pool& pool, TimePoint now) const;
 
   // How many slots the pool's minima ask for, beside those that it has and those that are coming.
-  // None while its node's are not to be refilled, nor one of those that a datanode keeps for
-  // others: the last tenth of what it may give, three at least. Whether a connect may be tried now
-  // is not looked at.
+  // None while its node's are not to be refilled. Whether a connect may be tried now is not looked
+  // at.
   int CountMissing(const Pool& pool, TimePoint now) const;
   // How many of the pool's idle expiring slots its minima can do without. They serve until others
   // can stand in for them; of a full node, which has no room for both, they go one by one.

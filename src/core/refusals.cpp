@@ -22,6 +22,14 @@ std::string PlaceText(const Node& node, int place) {
 
 }  // namespace
 
+Status PasswordRefusal(const Node& node) {
+  return Status(sqlstate::kPasswordRequired, "password is required",
+                "Non-superuser cannot connect to datanode \"" + node.definition.name +
+                    "\" if it does not request a password.",
+                "The datanode's authentication method must be changed or password_required=false "
+                "set in the user mapping attributes.");
+}
+
 Status PausedRefusal(const Node& node, const Ticket& ticket, TimePoint now) {
   return Status(sqlstate::kPoolFull,
                 "datanode \"" + node.definition.name + "\" is paused" + WaitedText(ticket, now), "",

@@ -18,6 +18,8 @@ struct LongestHolder {
   const Ticket* waits = nullptr;  // what its session waits for itself; null: nothing
 };
 
+// The node did not ask for the password of its mapping, and no other may be used for it.
+Status PasswordRefusal(const Node& node);
 Status PausedRefusal(const Node& node, const Ticket& ticket, TimePoint now);
 // All connections of the node are lent, or older requests get those that are not. `place`: of the
 // ticket among those that wait for the node.

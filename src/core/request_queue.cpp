@@ -32,11 +32,6 @@ Ticket* RequestQueue::Add(std::unique_ptr<Ticket> ticket, Duration queue_timeout
 }
 
 std::unique_ptr<Ticket> RequestQueue::Remove(Ticket* ticket) {
-  if (ticket == holder_) {
-    Keep(0);
-    holder_ = nullptr;
-    token_at_ = TimePoint{};
-  }
   LeavePools(ticket);
   answers_.Remove(ticket->id);
   by_session_.erase(ticket->session);
@@ -53,7 +48,32 @@ Ticket* RequestQueue::Of(SessionId session) const {
   return found == by_session_.end() ? nullptr : found->second;
 }
 
+std::set<PoolId> RequestQueue::KeyOf(const Ticket& ticket) {
+  std::set<PoolId> key;
+  for (const Ticket::Want& want : ticket.wants) {
+    key.insert(want.pool->id);
+  }
+  return key;
+}
+
+TicketGroup* RequestQueue::GroupOf(const Ticket& ticket) {
+  if (ticket.single()) {
+    return &ticket.wants.front().pool->singles;
+  }
+  const auto [place, is_new] = groups_.try_emplace(KeyOf(ticket));
+  TicketGroup* group = &place->second;
+  if (is_new) {
+    for (const Ticket::Want& want : ticket.wants) {
+      group->pools.push_back(want.pool);
+      want.pool->groups.push_back(group);
+    }
+  }
+  return group;
+}
+
 void RequestQueue::EnterPools(Ticket* ticket) {
+  ticket->group = GroupOf(*ticket);
+  ticket->group->tickets.emplace(ticket->id, ticket);
   for (const Ticket::Want& want : ticket->wants) {
     Pool* pool = want.pool;
     Node* node = pool->node;
@@ -78,6 +98,10 @@ void RequestQueue::LeavePools(Ticket* ticket) {
     holder_ = nullptr;
     token_at_ = TimePoint{};
   }
+  ticket->group->tickets.erase(ticket->id);
+  if (!ticket->single() && ticket->group->tickets.empty()) {
+    emptied_.insert(KeyOf(*ticket));
+  }
   for (const Ticket::Want& want : ticket->wants) {
     Pool* pool = want.pool;
     Node* node = pool->node;
@@ -94,7 +118,16 @@ void RequestQueue::LeavePools(Ticket* ticket) {
   }
 }
 
-void RequestQueue::NoteWaited() {
+void RequestQueue::EndTurn() {
+  for (const auto& key : std::exchange(emptied_, {})) {
+    const auto place = groups_.find(key);
+    if (place != groups_.end() && place->second.tickets.empty()) {
+      for (Pool* pool : place->second.pools) {
+        std::erase(pool->groups, &place->second);
+      }
+      groups_.erase(place);
+    }
+  }
   for (auto place = tickets_.lower_bound(next_waited_); place != tickets_.end(); ++place) {
     place->second->waited = true;
   }

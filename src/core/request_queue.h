@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -16,7 +17,8 @@ namespace polarx {
 
 // A ticket stands once in the queue of each pool that it wants a slot of, in order of arrival. The
 // pools with tickets stand in the list of their node by the oldest of these, so that the tickets of
-// a node are found in order of arrival, too. Each ticket has a time at which it is answered.
+// a node are found in order of arrival, too. Tickets for the same pools stand in one group. Each
+// ticket has a time at which it is answered.
 //
 // The token: a request for several nodes that has waited kKeepAfter may have slots kept for it, one
 // of each pool that it wants, so that younger requests for single nodes do not overtake it for
@@ -55,8 +57,8 @@ class RequestQueue {
   // queue_timeout waits kPauseLimit at most, and that time does not count.
   void NotePauses(TimePoint now);
 
-  // Those that have come since the last call, and still wait, have not been served at once.
-  void NoteWaited();
+  // The turn ends: those that have come in it and still wait have not been served at once.
+  void EndTurn();
 
   // Returns null if the session does not wait.
   Ticket* Of(SessionId session) const;
@@ -90,6 +92,8 @@ class RequestQueue {
   static int PlaceOn(const Node& node, const Ticket& ticket);
 
  private:
+  static std::set<PoolId> KeyOf(const Ticket& ticket);
+  TicketGroup* GroupOf(const Ticket& ticket);
   void EnterPools(Ticket* ticket);
   void LeavePools(Ticket* ticket);
   void NotePauses(Ticket* ticket, TimePoint now);
@@ -99,7 +103,9 @@ class RequestQueue {
   void Keep(int slots);
 
   std::map<TicketId, std::unique_ptr<Ticket>> tickets_;
-  std::map<TicketId, Ticket*> several_;  // of these, those that want several nodes
+  std::map<TicketId, Ticket*> several_;             // of these, those that want several nodes
+  std::map<std::set<PoolId>, TicketGroup> groups_;  // of these, by their pools
+  std::set<std::set<PoolId>> emptied_;              // groups, in this turn, and maybe again
   std::unordered_map<SessionId, Ticket*> by_session_;
   TimerQueue<TicketId> answers_;
   Ticket* holder_ = nullptr;

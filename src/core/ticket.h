@@ -13,6 +13,7 @@
 namespace polarx {
 
 class Pool;
+struct TicketGroup;
 
 using TicketId = std::uint64_t;  // ascending in order of arrival
 inline constexpr TicketId kNoTicket = ~TicketId{0};
@@ -36,6 +37,7 @@ struct Ticket {
   std::vector<Want> wants;     // of different nodes
 
   // RequestQueue alone changes these.
+  TicketGroup* group = nullptr;         // of the tickets for the same pools
   TimePoint answer_by = kNever;         // it is told the reason then
   TimePoint answer_by_late{};           // or then, if slots come back that it waits for
   bool awaits_attempt = false;          // its answer was put off for an attempt of its own

@@ -149,7 +149,7 @@ TEST_F(PoolRoomTest, WhoHasAQueueTimeoutWaitsForALeaseToComeBack) {
   EXPECT_EQ(held_[2].size(), 1u);
 }
 
-TEST_F(PoolRoomTest, AResetUnderWayIsWaitedForButNotForLong) {
+TEST_F(PoolRoomTest, AResetUnderWayIsWaitedForUntilTheAnswerIsDue) {
   settings_.max_pool_size = 10;
   for (const bool comes : {true, false}) {
     SCOPED_TRACE(comes);
@@ -168,6 +168,9 @@ TEST_F(PoolRoomTest, AResetUnderWayIsWaitedForButNotForLong) {
       ConnectAll();
       EXPECT_EQ(held_[2].size(), 1u);
     } else {
+      Pass(settings_.pooler_connect_timeout - seconds(1));
+      EndTurn();
+      EXPECT_EQ(RejectionOf(2), "");
       EXPECT_LE(book_->NextDeadline(), now_ + seconds(1));
       Pass(seconds(1));
       EndTurn();

@@ -139,35 +139,6 @@ TEST_F(PoolSizerTest, AnExpiringLeaseThatComesBackIsKeptUntilItsSuccessorIsThere
   EXPECT_FALSE(sizer().NeedsExpiring(pool_, now_));
 }
 
-TEST_F(PoolSizerTest, TheLastConnectionsOfADatanodeAreLeftToOthers) {
-  struct Case {
-    const char* what;
-    DatanodeRoom room;
-    int missing;
-  };
-  const Case cases[] = {
-      {"plenty is free", {100, 90, 0}, 3},
-      {"a tenth and two", {100, 12, 0}, 2},
-      {"a tenth", {100, 10, 0}, 0},
-      {"less than that", {100, 2, 0}, 0},
-      {"three of a small one", {10, 3, 0}, 0},
-      {"four of a small one", {10, 4, 0}, 1},
-  };
-  for (const Case& c : cases) {
-    SCOPED_TRACE(c.what);
-    node_.room = c.room;
-    EXPECT_EQ(Missing(), c.missing);
-  }
-}
-
-TEST_F(PoolSizerTest, WhatWasOpenedSinceTheDatanodeWasAskedCounts) {
-  Add(SlotState::kIdle);
-  node_.room = DatanodeRoom{.most = 100, .free = 11, .slots = 1};
-  EXPECT_EQ(Missing(), 1);
-  Add(SlotState::kConnecting, true);
-  EXPECT_EQ(Missing(), 0) << "the other one of the minimum is not opened";
-}
-
 TEST_F(PoolSizerTest, AfterAnEvictionMinimaAreNotRefilledForAWhile) {
   sizer().BlockRefill(&node_, now_);
   EXPECT_EQ(Missing(), 0);
