@@ -217,7 +217,9 @@ TimePoint RequestQueue::TurnoverUntil(const Ticket& ticket, TimePoint now) {
   TimePoint until = kNever;
   for (const Ticket::Want& want : ticket.wants) {
     const Node& node = *want.pool->node;
-    if (node.paused || want.pool->ActiveHoldOff() != nullptr) {
+    // One that nobody has tried to connect to since is not held off any more.
+    const HoldOff* hold_off = want.pool->ActiveHoldOff();
+    if (node.paused || (hold_off != nullptr && !hold_off->Permits(now))) {
       return TimePoint{};
     }
     until = std::min(until, node.last_returned() + kTurnover);

@@ -185,6 +185,9 @@ TEST_F(RequestQueueTest, ANodeThatIsHeldOffKeepsTheTokenAway) {
   (void)nodes_[1].hold_off.Fail(Status("08001", "refused"), now_, 0);
   EXPECT_FALSE(queue_.PassToken(now_));
   EXPECT_EQ(queue_.holder(), nullptr);
+  now_ = nodes_[1].hold_off.retry_at();
+  TurnOverAll();
+  EXPECT_TRUE(queue_.PassToken(now_)) << "it lends, and no connect has been needed since";
 }
 
 TEST_F(RequestQueueTest, WhatIsKeptIsForTheHolderAndForThoseBeforeIt) {

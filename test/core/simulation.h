@@ -1,8 +1,10 @@
-// A world for the book-keeping on a clock of its own: datanodes that fail, dawdle and hang up,
-// sessions that ask, hold and die, a catalog that changes. All chance comes from one seed.
+// A world for the book-keeping on a clock of its own: datanodes that fail,
+// dawdle and hang up, sessions that ask, hold and die, a catalog that changes.
+// All chance comes from one seed.
 #pragma once
 
 #include <array>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -55,7 +57,8 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     SendCatalog();
   }
 
-  // --- the catalog ----------------------------------------------------------------------------
+  // --- the catalog
+  // ----------------------------------------------------------------------------
   MappingDefinition MappingOf(int node, int role) const {
     const Mapping& mapping = mappings_[node][role];
     MappingDefinition result;
@@ -102,8 +105,10 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     settings_.warmup_query = chance_.Percent(50) ? "SELECT 1" : "";
   }
 
-  // --- time -----------------------------------------------------------------------------------
-  // To the next thing that happens, but not beyond `limit`; what is due then happens.
+  // --- time
+  // -----------------------------------------------------------------------------------
+  // To the next thing that happens, but not beyond `limit`; what is due then
+  // happens.
   void Advance(TimePoint limit) {
     TimePoint next = std::min({limit, book_->NextDeadline(), next_maintenance_});
     if (!events_.empty()) {
@@ -146,7 +151,8 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     return paused_time_ + (paused_.empty() ? Duration::zero() : now_ - paused_at_);
   }
 
-  // --- sessions -------------------------------------------------------------------------------
+  // --- sessions
+  // -------------------------------------------------------------------------------
   void Ask(Client* client, std::vector<protocol::Wanted> wanted, Duration queue_timeout) {
     for (const protocol::Wanted& want : wanted) {
       Mapping& mapping = mappings_[want.node - 1][want.role - 10];
@@ -165,6 +171,7 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     client->paused_before = PausedTime();
     client->unseen = false;
     client->patient = queue_timeout > Duration::zero();
+    client->answer_by = client->patient ? now_ + queue_timeout : kNever;
     client->wanted = std::move(wanted);
     book_->Request(client->id, ++client->request, client->wanted, queue_timeout, false, now_,
                    session_cells_[client->place].data());
@@ -226,7 +233,8 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     return &clients_[found->second];
   }
 
-  // --- datanodes ------------------------------------------------------------------------------
+  // --- datanodes
+  // ------------------------------------------------------------------------------
   Datanode& DatanodeOf(const Slot& slot) { return datanodes_[slot.pool->node->definition.id - 1]; }
   bool Fails(int percent) { return faults_ && chance_.Percent(percent); }
   // How long a datanode takes: seldom up to a time-out.
@@ -257,6 +265,10 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     } else {
       slot->connection.password_used = datanode.asks_password;
       book_->OnConnected(slot, now_);
+      if (datanode.hangs_up) {
+        dead_.insert(id);
+        book_->OnBroken(slot, "it hung up", now_);
+      }
     }
   }
   void FinishRun(SlotId id, SlotState state, bool measure) {
@@ -293,6 +305,14 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     Require(node.count(SlotState::kConnecting) <= kParallelConnects, "too many connects at once");
     Require(!node.paused && !slot->pool->obsolete, "a connect for nobody");
     ++connects_;
+    if (count_attempts_) {
+      std::deque<TimePoint>& attempts = attempts_[node.definition.id];
+      attempts.push_back(now_);
+      while (attempts.front() <= now_ - std::chrono::seconds(1)) {
+        attempts.pop_front();
+      }
+      Require(attempts.size() <= kMostAttempts, "a datanode is connected to without end");
+    }
     After(Delay(), [this, id = slot->id] { FinishConnect(id); });
   }
   void Run(Slot* slot, SlotState state, bool measure) {
@@ -369,6 +389,11 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
   bool faults_ = true;
   int room_ = 1000000;  // connections that there are descriptors for
   int connects_ = 0;
+  // Of a node within a second, where none is of use: at first kParallelConnects
+  // of each user's pool, then a few retries of each.
+  static constexpr std::size_t kMostAttempts = kUsers * 2 * kParallelConnects;
+  bool count_attempts_ = false;
+  std::map<NodeId, std::deque<TimePoint>> attempts_;
   std::map<CloseReason, int> closes_;
   int grants_ = 0;
   int retakes_ = 0;
@@ -394,7 +419,8 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
   int looks_ = 0;
 };
 
-// All of it or nothing, of the right pools, in order of arrival, and nothing that may not be lent.
+// All of it or nothing, of the right pools, in order of arrival, and nothing
+// that may not be lent.
 inline void Simulation::Grant(const Ticket& ticket, std::span<Slot* const> slots) {
   Client* client = FindClient(ticket.session);
   Require(client->waiting && client->request == ticket.request, "an answer to no request");

@@ -1,4 +1,5 @@
-// What must be true of the book-keeping after every turn, and once everything has come to rest.
+// What must be true of the book-keeping after every turn, and once everything
+// has come to rest.
 #pragma once
 
 #include <algorithm>
@@ -41,7 +42,8 @@ class SimulationChecks {
     }
   }
 
-  // What is quickly looked at of all, and in full one node and some sessions, others each time.
+  // What is quickly looked at of all, and in full one node and some sessions,
+  // others each time.
   void InPassing(unsigned turn) const {
     for (const auto& [id, node] : book_.directory().nodes()) {
       SizesAddUp(*node);
@@ -284,6 +286,8 @@ class SimulationChecks {
   }
 
   void MustWait(const Ticket& ticket) const {
+    Require(world_->now_ < world_->FindClient(ticket.session)->answer_by,
+            "a request waits beyond its queue_timeout");
     if (Paused(ticket)) {
       return;
     }
@@ -312,8 +316,8 @@ class SimulationChecks {
                        [this](const Ticket::Want& want) { return HasLiveIdle(*want.pool); });
   }
 
-  // One that yields, or that could be served but for such a one before it in turn: the first of
-  // these has to yield itself.
+  // One that yields, or that could be served but for such a one before it in
+  // turn: the first of these has to yield itself.
   bool IsBehindAnother(const Ticket& ticket) const {
     for (const Ticket::Want& want : ticket.wants) {
       for (const auto& [id, older] : want.pool->queue) {
@@ -351,7 +355,8 @@ class SimulationChecks {
             (pool.count(SlotState::kConnecting) > 0 || !pool.hold_off.Permits(world_->now_)));
   }
 
-  // New connections are warmed up as soon as nothing else is to be done, a few at a time.
+  // New connections are warmed up as soon as nothing else is to be done, a few
+  // at a time.
   void ColdAreWarmed(const Pool& pool) const {
     const Node& node = *pool.node;
     const int warming = node.count(SlotState::kWarming);
@@ -374,7 +379,8 @@ class SimulationChecks {
             [&] { return Text(pool); });
   }
 
-  // No connection of another node is kept, unused, from a request that lacks a descriptor.
+  // No connection of another node is kept, unused, from a request that lacks a
+  // descriptor.
   void DescriptorsAreFreed(const Pool& pool) const {
     int closing = 0;
     for (const auto& [id, node] : book_.directory().nodes()) {
@@ -416,7 +422,8 @@ class SimulationChecks {
     }
   }
 
-  // An idle slot of a full node does not stand unused beside a request of another pool.
+  // An idle slot of a full node does not stand unused beside a request of
+  // another pool.
   void RoomIsMade(const Pool& pool) const {
     const Node& node = *pool.node;
     if (pool.queue.empty() || node.paused || !IsFull(node) || MayNotConnect(pool) ||

@@ -1,4 +1,5 @@
-// The parts of the simulated world that are plain data, and the source of all chance.
+// The parts of the simulated world that are plain data, and the source of all
+// chance.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +45,7 @@ struct Datanode {
   NodeDefinition definition;
   bool present = true;
   bool down = false;
+  bool hangs_up = false;  // on whom it has let in
   bool asks_password = true;
   std::set<int> locked_out;  // users
 };
@@ -69,13 +71,15 @@ struct Client {
   SessionId id = 0;
   bool waiting = false;
   bool patient = false;
+  TimePoint answer_by = kNever;  // of a patient request
   std::uint32_t request = 0;
   std::vector<protocol::Wanted> wanted;
   std::vector<LeaseId> leases;
   std::vector<Kept> parked;
   std::vector<Kept> returned;  // through their cells; the pooler has not looked yet
   int place = 0;               // of its process, which has the cells
-  Duration paused_before{};    // its request: when it came, so long nodes had been paused
+  Duration paused_before{};    // its request: when it came, so long nodes had been
+                               // paused
   bool unseen = false;         // the last grant: may still be taken back
 };
 

@@ -1,11 +1,13 @@
-// Everything that can happen to the pools, at random and all together: the rules hold after every
-// turn, and when the trouble ends every request gets its answer and the pools come to rest.
+// Everything that can happen to the pools, at random and all together: the
+// rules hold after every turn, and when the trouble ends every request gets its
+// answer and the pools come to rest.
 //
-// In a large world it takes long to look at everything: every hundredth turn that is done, and
-// after each of the others all sizes and queues, one node and some sessions.
+// In a large world it takes long to look at everything: every hundredth turn
+// that is done, and after each of the others all sizes and queues, one node and
+// some sessions.
 //
-// POLARX_SIM_SEED, POLARX_SIM_STEPS and POLARX_SIM_CLIENTS choose another course, a longer and a
-// larger one.
+// POLARX_SIM_SEED, POLARX_SIM_STEPS and POLARX_SIM_CLIENTS choose another
+// course, a longer and a larger one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -27,7 +29,8 @@ constexpr seconds kNoEnd{1000000};
 
 class Driver {
  public:
-  // `check_every`: so many turns everything is looked at, in between some of it.
+  // `check_every`: so many turns everything is looked at, in between some of
+  // it.
   explicit Driver(std::uint64_t seed, Simulation::Scale scale = {}, unsigned check_every = 1)
       : world_(seed, scale),
         chance_(world_.chance_),
@@ -40,7 +43,8 @@ class Driver {
     }
   }
 
-  // Everybody asks, and uses what it keeps once a second: of so many nothing is opened or closed.
+  // Everybody asks, and uses what it keeps once a second: of so many nothing is
+  // opened or closed.
   void Crowd() {
     EndTrouble();
     trouble_.RemoveLimits();
@@ -91,6 +95,8 @@ class Driver {
               "connections are opened for nobody");
     }
     UseSteadily();
+    ServeSeveralUnderLoad();
+    BearBadDatanodes();
     world_.faults_ = true;
     // Where few ask, parked leases live longer.
     busy_clients_ = chance_.Percent(50) ? world_.scale_.clients : world_.scale_.clients / 6;
@@ -123,7 +129,8 @@ class Driver {
   void Turn() {
     ++current_step;
     world_.EndTurn();
-    // A recall may be due for what was lent in this very turn, a dead slot looked at: no more.
+    // A recall may be due for what was lent in this very turn, a dead slot
+    // looked at: no more.
     for (int turns = 0; world_.book_->NextDeadline() <= world_.now_; ++turns) {
       Require(turns < 3, "the next deadline stays in the past");
       world_.EndTurn();
@@ -211,7 +218,8 @@ class Driver {
     world_.Ask(client, std::move(wanted), timeout);
   }
 
-  // Twice so often; in the second half nothing may be opened or closed, else `broken` is the rule.
+  // Twice so often; in the second half nothing may be opened or closed, else
+  // `broken` is the rule.
   template <typename Use>
   void UseEachSecond(int rounds, const char* broken, Use use) {
     int connects = 0;
@@ -227,11 +235,12 @@ class Driver {
     Require(connects == world_.connects_ && closes == world_.closes_, broken);
   }
 
-  // A few sessions use what they have parked, once a second: after a while nothing is opened or
-  // closed any more.
+  // A few sessions use what they have parked, once a second: after a while
+  // nothing is opened or closed any more.
   void UseSteadily() {
     StopUpkeep();
-    world_.room_ = std::max(world_.room_, Slots());  // else it takes long to come down to it
+    world_.room_ = std::max(world_.room_,
+                            Slots());  // else it takes long to come down to it
     const auto node = static_cast<NodeId>(chance_.Number(1, world_.scale_.nodes));
     const auto role = static_cast<RoleId>(10 + chance_.Number(0, Simulation::kRoles - 1));
     Mapping& mapping = world_.mappings_[node - 1][role - 10];
@@ -250,6 +259,96 @@ class Driver {
       }
     }
     PassTime(seconds(1));
+  }
+
+  // One role may have every node, which lends a few slots; nobody else is led
+  // there.
+  RoleId OpenAll() {
+    const auto role = static_cast<RoleId>(10 + chance_.Number(0, Simulation::kRoles - 1));
+    trouble_.RemoveLimits();
+    world_.settings_.max_pool_size = 2;
+    world_.settings_.pool_conn_keepalive = seconds(60);
+    world_.book_->Apply(world_.settings_, world_.now_);
+    return role;
+  }
+
+  std::string TextOfPools() const {
+    std::string text;
+    for (const auto& [id, pool] : world_.book_->directory().pools()) {
+      text += SimulationChecks::Text(*pool) + " kept=" + std::to_string(pool->kept) + "\n";
+    }
+    return text;
+  }
+
+  // Younger requests for single nodes do not overtake one for all of them for
+  // ever.
+  void ServeSeveralUnderLoad() {
+    if (world_.scale_.clients > 100) {
+      return;
+    }
+    const RoleId role = OpenAll();
+    Client& several = world_.clients_[0];
+    std::vector<protocol::Wanted> all;
+    for (int node = 1; node <= world_.scale_.nodes; ++node) {
+      all.push_back({static_cast<NodeId>(node), role});
+    }
+    const TimePoint begin = world_.now_ + seconds(1);
+    bool asked = false;
+    while (!asked || several.waiting) {
+      Require(world_.now_ < begin + seconds(10), "a request for several nodes is overtaken",
+              [this] { return TextOfPools(); });
+      for (std::size_t index = 1; index < world_.clients_.size(); ++index) {
+        Client& client = world_.clients_[index];
+        if (!client.leases.empty()) {
+          if (chance_.Percent(30)) {  // not all nodes' slots come back at the same time
+            world_.GiveAllBack(&client, protocol::ReleaseKind::kClean);
+          }
+        } else if (!client.waiting) {
+          world_.Ask(&client, {all[index % all.size()]}, seconds(600));
+        }
+      }
+      if (!asked && world_.now_ >= begin) {
+        asked = true;
+        world_.Ask(&several, all, seconds(600));
+      }
+      world_.Advance(world_.now_ + milliseconds(5));
+      Turn();
+    }
+    Require(!several.leases.empty(), "a request for several nodes is turned away");
+    while (AnybodyIsBusy()) {
+      for (Client& client : world_.clients_) {
+        world_.GiveAllBack(&client, protocol::ReleaseKind::kClean);
+      }
+      world_.Advance(world_.now_ + milliseconds(5));
+      Turn();
+    }
+  }
+
+  // They let in and hang up, refuse, or know no password, and nobody asks.
+  void BearBadDatanodes() {
+    if (world_.scale_.clients > 100) {
+      return;
+    }
+    world_.settings_.max_pool_size = 16;
+    world_.settings_.min_pool_size = world_.settings_.min_free_size = 4;
+    world_.book_->Apply(world_.settings_, world_.now_);
+    for (Datanode& datanode : world_.datanodes_) {
+      const int kind = chance_.Number(1, 3);
+      datanode.hangs_up = kind == 1;
+      datanode.down = kind == 2;
+      for (int user = 0; kind == 3 && user < Simulation::kUsers; ++user) {
+        datanode.locked_out.insert(user);
+      }
+    }
+    (void)world_.book_->Clean(0, "", world_.now_);
+    world_.attempts_.clear();
+    world_.count_attempts_ = true;
+    PassTime(seconds(15));
+    world_.count_attempts_ = false;
+    for (Datanode& datanode : world_.datanodes_) {
+      datanode.hangs_up = false;
+    }
+    EndTrouble();
   }
 
   // Who is to be turned away is so at once: nothing is in the way of anybody.
@@ -386,8 +485,8 @@ TEST(SimulationTest, TheRulesHoldWhateverHappens) {
   EXPECT_GT(driver.steady_retakes(), static_cast<int>(steps / 500));
 }
 
-// Tens of nodes and, where POLARX_SIM_CLIENTS says so, thousands of sessions: 9000 come to more
-// than 10000 slots.
+// Tens of nodes and, where POLARX_SIM_CLIENTS says so, thousands of sessions:
+// 9000 come to more than 10000 slots.
 TEST(SimulationTest, TheRulesHoldInALargeWorld) {
   constexpr int kRounds = 2;
   constexpr int kStepsOfARound = 150;
