@@ -169,8 +169,7 @@ class PoolBookTest : public ::testing::Test,
     return found == rejected_.end() ? "" : found->second.sqlstate();
   }
 
-  // --- what the book has done by others
-  // ----------------------------------------------------------------------------
+  // --- what the book has done by others ---------------------------------------------------------
   Status RoomFor(const Node& node) override {
     int slots = 0;
     for (const auto& [id, other] : book_->directory().nodes()) {

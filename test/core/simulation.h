@@ -4,7 +4,6 @@
 #pragma once
 
 #include <array>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -295,8 +294,7 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     });
   }
 
-  // --- what the book has done by others
-  // ----------------------------------------------------------------------------
+  // --- what the book has done by others ---------------------------------------------------------
   Status RoomFor(const Node&) override { return HasRoom() ? Status() : Status("53000", "none"); }
   bool HasRoom() const;
   void Connect(Slot* slot) override {
@@ -305,14 +303,8 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
     Require(node.count(SlotState::kConnecting) <= kParallelConnects, "too many connects at once");
     Require(!node.paused && !slot->pool->obsolete, "a connect for nobody");
     ++connects_;
-    if (count_attempts_) {
-      std::deque<TimePoint>& attempts = attempts_[node.definition.id];
-      attempts.push_back(now_);
-      while (attempts.front() <= now_ - std::chrono::seconds(1)) {
-        attempts.pop_front();
-      }
-      Require(attempts.size() <= kMostAttempts, "a datanode is connected to without end");
-    }
+    Require(!count_attempts_ || attempts_.Add(node.definition.id, now_) <= Attempts::kMost,
+            "a datanode is connected to without end");
     After(Delay(), [this, id = slot->id] { FinishConnect(id); });
   }
   void Run(Slot* slot, SlotState state, bool measure) {
@@ -389,11 +381,8 @@ class Simulation : public SlotDriver, public LeaseEvents, public Surroundings {
   bool faults_ = true;
   int room_ = 1000000;  // connections that there are descriptors for
   int connects_ = 0;
-  // Of a node within a second, where none is of use: at first kParallelConnects
-  // of each user's pool, then a few retries of each.
-  static constexpr std::size_t kMostAttempts = kUsers * 2 * kParallelConnects;
-  bool count_attempts_ = false;
-  std::map<NodeId, std::deque<TimePoint>> attempts_;
+  bool count_attempts_ = false;  // where no connect is of use
+  Attempts attempts_;
   std::map<CloseReason, int> closes_;
   int grants_ = 0;
   int retakes_ = 0;

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -48,6 +50,25 @@ struct Datanode {
   bool hangs_up = false;  // on whom it has let in
   bool asks_password = true;
   std::set<int> locked_out;  // users
+};
+
+// Connects to each node within the last second.
+class Attempts {
+ public:
+  // Where none is of use: at first those in parallel for three users, then some retries of each.
+  static constexpr std::size_t kMost = std::size_t{6} * kParallelConnects;
+  // How many these are.
+  std::size_t Add(NodeId node, TimePoint now) {
+    std::deque<TimePoint>& attempts = attempts_[node];
+    attempts.push_back(now);
+    while (attempts.front() <= now - std::chrono::seconds(1)) {
+      attempts.pop_front();
+    }
+    return attempts.size();
+  }
+
+ private:
+  std::map<NodeId, std::deque<TimePoint>> attempts_;
 };
 
 struct Mapping {
