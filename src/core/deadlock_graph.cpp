@@ -73,8 +73,8 @@ std::vector<WaitEdge> ShortestFrom(int start, const EdgesByWaiter& graph) {
 }
 
 // Returns the one that began last, of several the last process; 0: none of them is in `begun`.
-int VictimOf(const std::vector<WaitEdge>& circle, const std::map<int, TimePoint>& begun) {
-  std::pair<TimePoint, int> last{TimePoint::min(), 0};
+int VictimOf(const std::vector<WaitEdge>& circle, const std::map<int, BegunAt>& begun) {
+  std::pair<BegunAt, int> last{0, 0};
   for (const WaitEdge& edge : circle) {
     if (const auto found = begun.find(edge.waiter); found != begun.end()) {
       last = std::max(last, {found->second, found->first});
@@ -84,7 +84,7 @@ int VictimOf(const std::vector<WaitEdge>& circle, const std::map<int, TimePoint>
 }
 
 // Returns the shortest circle that has a victim; without edges: there is none.
-WaitCircle Shortest(const EdgesByWaiter& graph, const std::map<int, TimePoint>& begun) {
+WaitCircle Shortest(const EdgesByWaiter& graph, const std::map<int, BegunAt>& begun) {
   WaitCircle shortest;
   for (const auto& [process, since] : begun) {
     if (std::vector<WaitEdge> circle = ShortestFrom(process, graph);
@@ -99,7 +99,7 @@ WaitCircle Shortest(const EdgesByWaiter& graph, const std::map<int, TimePoint>& 
 }  // namespace
 
 std::vector<WaitCircle> FindCircles(std::vector<WaitEdge> edges,
-                                    const std::map<int, TimePoint>& begun) {
+                                    const std::map<int, BegunAt>& begun) {
   Trim(&edges, &WaitEdge::waiter, &WaitEdge::holder);
   Trim(&edges, &WaitEdge::holder, &WaitEdge::waiter);
   std::sort(edges.begin(), edges.end());

@@ -34,7 +34,7 @@ struct WaitCircle {
 // `begun`, which says when their transactions began, the one that began last. What waits for a
 // victim waits no more. Circles of which no process is in `begun` are left as they are.
 std::vector<WaitCircle> FindCircles(std::vector<WaitEdge> edges,
-                                    const std::map<int, TimePoint>& begun);
+                                    const std::map<int, BegunAt>& begun);
 
 // Returns one line for each wait of the circle, as PostgreSQL's own detector describes them.
 std::string DescribeCircle(const WaitCircle& circle);

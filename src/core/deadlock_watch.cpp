@@ -195,8 +195,8 @@ void DeadlockWatch::TellWaits(TimePoint now) {
 }
 
 // What waits on the coordinator can be stopped by nobody but PostgreSQL.
-std::map<int, TimePoint> DeadlockWatch::Stoppable() {
-  std::map<int, TimePoint> begun;
+std::map<int, BegunAt> DeadlockWatch::Stoppable() {
+  std::map<int, BegunAt> begun;
   for (const WaitEdge& edge : round_->edges) {
     if (const Watched* watched = Find(edge.waiting_lease); watched != nullptr) {
       begun[edge.waiter] = watched->wait.begun;

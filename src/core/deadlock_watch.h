@@ -26,7 +26,7 @@ struct LongWait {
   int process = 0;
   std::uint32_t number = 0;  // another number: another wait
   bool borrowed = false;     // the lease is a borrower's, who cannot tell what it waits for
-  TimePoint begun{};         // the transaction
+  BegunAt begun = 0;         // the transaction
   TimePoint since{};         // it waits
   std::vector<LeaseId> leases;
 };
@@ -102,7 +102,7 @@ class DeadlockWatch {
   void GoOn(TimePoint now);
   void DropChanged();
   void TellWaits(TimePoint now);
-  std::map<int, TimePoint> Stoppable();
+  std::map<int, BegunAt> Stoppable();
   void Judge(TimePoint now);
   void Stop(const WaitCircle& circle);
   void End(TimePoint now);

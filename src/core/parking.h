@@ -32,10 +32,9 @@ struct LeaseCell {
   // How long the lease was in use, told when it is parked or given back; 0 once it is taken again.
   std::atomic<std::uint32_t> held_us{0};
   std::atomic<std::uint32_t> sent_ms{0};  // when the last reset was sent: ClockMs
-  // Since when a borrower has the lease, who cannot tell what it waits for, and when its
-  // transaction began here: ClockMs; 0: no borrower has it.
+  // Since when a borrower has the lease, who cannot tell what it waits for: ClockMs; 0: none has.
   std::atomic<std::uint32_t> borrowed_ms{0};
-  std::atomic<std::uint32_t> begun_ms{0};
+  std::atomic<std::uint64_t> begun_us{0};  // when its transaction began: BegunAt
 };
 
 // Written by the pooler alone. Each has a cache line of its own: sessions read theirs all the time.

@@ -17,6 +17,7 @@
 
 #include "core/node.h"
 #include "core/status.h"
+#include "core/time.h"
 
 namespace polarx::protocol {
 
@@ -111,8 +112,8 @@ struct PartlyCommitted {};
 // The session has waited for longer than deadlock_timeout for the answers of these leases' nodes;
 // none: it waits no more. No reply, but a Deadlocked may come.
 struct Awaits {
-  std::uint32_t number = 0;    // of the wait, chosen by the session
-  std::uint64_t begun_us = 0;  // so long ago its transaction began
+  std::uint32_t number = 0;  // of the wait, chosen by the session
+  BegunAt begun_us = 0;      // its transaction
   std::vector<std::uint64_t> leases;
 };
 using Request = std::variant<Attach, Acquire, Withdraw, Release, Cancel, Show, Ping, Clean, Reload,

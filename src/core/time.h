@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <limits>
 
 namespace polarx {
@@ -10,6 +11,10 @@ namespace polarx {
 using Clock = std::chrono::steady_clock;
 using Duration = std::chrono::microseconds;
 using TimePoint = std::chrono::time_point<Clock, Duration>;
+
+// When a transaction began: microseconds on the server's own clock, as PostgreSQL tells it to all
+// sessions. For an order alone: that clock may be set.
+using BegunAt = std::uint64_t;
 
 // "No deadline": later than every other point in time.
 inline constexpr TimePoint kNever = TimePoint::max();

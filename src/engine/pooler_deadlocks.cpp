@@ -22,11 +22,10 @@ std::string Seconds(Duration time) {
 
 LongWait PoolerDeadlocks::WaitOf(const Session& session, const protocol::Awaits& awaits,
                                  TimePoint now) const {
-  constexpr std::uint64_t kLongest = std::uint64_t{1} << 50;  // 35 years
   LongWait wait{.session = session.id,
                 .process = session.pid,
                 .number = awaits.number,
-                .begun = now - Duration(std::min(awaits.begun_us, kLongest)),
+                .begun = awaits.begun_us,
                 .since = now - Duration(book_->settings().deadlock_timeout),
                 .leases = {}};
   for (const LeaseId lease : awaits.leases) {
@@ -52,7 +51,7 @@ std::vector<LongWait> PoolerDeadlocks::Borrowed(Duration age, TimePoint now) {
                          .process = sessions_->PidOf(slot.lease.session),
                          .number = since,
                          .borrowed = true,
-                         .begun = time_of(cell->begun_ms.load()),
+                         .begun = cell->begun_us.load(),
                          .since = time_of(since),
                          .leases = {slot.lease.id}});
       }

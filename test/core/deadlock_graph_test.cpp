@@ -13,7 +13,7 @@ namespace {
 
 using Pairs = std::vector<std::pair<int, int>>;
 
-TimePoint At(int seconds) { return TimePoint{} + std::chrono::seconds(seconds); }
+BegunAt At(int seconds) { return static_cast<BegunAt>(seconds) * 1000000; }
 
 WaitEdge Edge(int waiter, int holder) { return {.waiter = waiter, .holder = holder, .node = {}}; }
 
@@ -79,7 +79,7 @@ const Case kCases[] = {
 TEST(DeadlockGraph, Table) {
   for (const Case& example : kCases) {
     SCOPED_TRACE(example.name);
-    std::map<int, TimePoint> begun;
+    std::map<int, BegunAt> begun;
     for (const auto& [process, second] : example.begun) {
       begun[process] = At(second);
     }
@@ -102,7 +102,7 @@ TEST(DeadlockGraph, Random) {
   };
   for (int run = 0; run < 2000; ++run) {
     const int processes = 2 + below(8);
-    std::map<int, TimePoint> begun;
+    std::map<int, BegunAt> begun;
     std::vector<WaitEdge> edges;
     for (int process = 1; process <= processes; ++process) {
       begun[process] = At(below(100));
@@ -131,7 +131,7 @@ TEST(DeadlockGraph, Random) {
 
 // A thousand wait for one row, each for all before it, behind a circle of two.
 TEST(DeadlockGraph, LongLine) {
-  std::map<int, TimePoint> begun;
+  std::map<int, BegunAt> begun;
   std::vector<WaitEdge> edges = Edges({{1, 2}, {2, 1}});
   for (int process = 1; process <= 1000; ++process) {
     begun[process] = At(process);

@@ -44,7 +44,7 @@ class DeadlockWatchTest : public ::testing::Test, public DeadlockDriver {
     return {.session = session,
             .process = 100 + static_cast<int>(session),
             .number = number,
-            .begun = TimePoint{} + seconds(static_cast<int>(session)),
+            .begun = session,
             .since = now_,
             .leases = {session}};
   }

@@ -20,12 +20,11 @@ uint32 told = 0;
 
 void ClientTellAwaits(PolarxLease* const* leases, int count) noexcept {
   static uint32 last = 0;
-  const TimestampTz age = GetCurrentTimestamp() - GetCurrentTransactionStartTimestamp();
   try {
     protocol::Awaits awaits;
     last = std::max<uint32>(last + 1, 1);
     awaits.number = last;
-    awaits.begun_us = static_cast<uint64>(std::max<TimestampTz>(age, 0));
+    awaits.begun_us = static_cast<BegunAt>(GetCurrentTransactionStartTimestamp());
     for (int i = 0; i < count; ++i) {
       if (ClientLeaseCurrent(leases[i])) {
         awaits.leases.push_back(leases[i]->id);

@@ -219,8 +219,8 @@ PolarxLease* Retake(PolarxLease* lease) noexcept {
 void ClientNoteBorrowed(const PolarxLease* lease) noexcept {
   if (lease->parking.cell != nullptr) {
     const TimePoint now = Now();
-    const Duration age(GetCurrentTimestamp() - GetCurrentTransactionStartTimestamp());
-    lease->parking.cell->begun_ms.store(parking::ClockMs(now - age));
+    lease->parking.cell->begun_us.store(
+        static_cast<BegunAt>(GetCurrentTransactionStartTimestamp()));
     lease->parking.cell->borrowed_ms.store(std::max<uint32>(parking::ClockMs(now), 1));
   }
 }
