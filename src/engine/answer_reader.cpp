@@ -41,14 +41,6 @@ std::string FieldOf(std::string_view body, char field) {
   return {};
 }
 
-std::uint32_t Number(std::string_view bytes) {
-  std::uint32_t number = 0;
-  for (char byte : bytes) {
-    number = number << 8 | static_cast<unsigned char>(byte);
-  }
-  return number;
-}
-
 }  // namespace
 
 void AnswerReader::Begin(bool may_be_empty) {
@@ -195,22 +187,18 @@ void AnswerReader::TakeParameter(std::string_view body) {
 
 // False: the row is malformed.
 bool AnswerReader::TakeRow(std::string_view body) {
-  constexpr std::size_t kCount = 2;
-  constexpr std::size_t kLength = 4;
   value_.reset();
-  if (++rows_ > 1 || body.size() < kCount || Number(body.substr(0, kCount)) == 0) {
+  std::optional<std::string_view> column;
+  if (++rows_ > 1) {
     return true;
   }
-  const std::string_view column = body.substr(kCount);
-  const std::uint32_t length = column.size() < kLength ? 0 : Number(column.substr(0, kLength));
-  if (length == UINT32_MAX) {
-    return true;  // null
-  }
-  if (column.size() < kLength || length > column.size() - kLength) {
+  if (!TakeFirstColumn(body, &column)) {
     error_ = kMalformed;
     return false;
   }
-  value_ = column.substr(kLength, length);
+  if (column.has_value()) {
+    value_ = *column;
+  }
   return true;
 }
 

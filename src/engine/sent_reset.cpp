@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "engine/server_messages.h"
 
@@ -50,6 +51,10 @@ PlainAnswer LookForPlainAnswer(int socket) {
       return answer;
     }
     if (type != 'C' && type != 'I' && type != 'T' && type != 'D') {
+      break;
+    }
+    std::optional<std::string_view> column;
+    if (type == 'D' && !TakeFirstColumn(rest.substr(kMessageHead, size - kMessageHead), &column)) {
       break;
     }
     answered = true;

@@ -45,6 +45,27 @@ void AppendKeyData(std::int32_t backend_pid, std::string* out) {
 
 void AppendReady(std::string* out) { AppendMessage('Z', "I", out); }
 
+bool TakeFirstColumn(std::string_view body, std::optional<std::string_view>* column) {
+  constexpr std::size_t kCount = 2;
+  constexpr std::size_t kLength = 4;
+  if (body.size() < kCount || (body[0] == '\0' && body[1] == '\0')) {
+    return true;
+  }
+  body.remove_prefix(kCount);
+  std::uint32_t length;
+  if (body.size() < kLength) {
+    return false;
+  }
+  std::memcpy(&length, body.data(), sizeof(length));
+  length = ntohl(length);
+  body.remove_prefix(kLength);
+  if (length == UINT32_MAX) {
+    return true;  // null
+  }
+  *column = body.substr(0, length);
+  return length <= body.size();
+}
+
 std::size_t MessageSize(std::string_view bytes) {
   if (bytes.size() < kMessageHead) {
     return 0;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,5 +23,8 @@ inline constexpr std::size_t kMessageHead = 5;
 // Size of the message at the front, head included, of which not all need have come; 0: its head has
 // not come; less than kMessageHead: it is none.
 std::size_t MessageSize(std::string_view bytes);
+// Takes the first column out of the body of a row; it stays empty if that is null or there is none.
+// False: the row is malformed.
+bool TakeFirstColumn(std::string_view body, std::optional<std::string_view>* column);
 
 }  // namespace polarx

@@ -107,6 +107,8 @@ TEST_F(SentResetTest, OtherAnswersAreLeftAlone) {
       "C\0\0\0\0"s,
       "C\xff\xff\xff\xff"s,
       Message('C', std::string(2000, 'x')) + Ready(),
+      Message('D', "\0\1"sv) + kDone + Ready(),
+      Message('D', "\0\1\0\0\0\5abcd"sv) + kDone + Ready(),
   };
   for (const std::string& bytes : cases) {
     Say(bytes);
