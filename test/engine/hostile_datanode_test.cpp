@@ -270,16 +270,22 @@ TEST_F(HostileDatanodeTest, AProtocolErrorIsToldForWhatItIs) {
   };
   for (const bool sent : {false, true}) {
     for (const auto& [answer, why] : cases) {
-      RawDatanode datanode([&answer = answer](Peer& peer, int) {
+      std::atomic<bool> ordered{false};
+      RawDatanode datanode([&answer = answer, &ordered](Peer& peer, int) {
         peer.ReadStartup();
         peer.Send(Greeting());
         char type;
         std::string body;
         peer.ReadMessage(&type, &body);
         peer.Send(answer);
+        // Its end before the order is that of an idle connection.
+        while (!ordered) {
+          std::this_thread::sleep_for(milliseconds(1));
+        }
       });
       ConnectTo(++slot, datanode.port());
       RunReset(sent, Next<Connected>());
+      ordered = true;
       const RunDone done = Next<RunDone>();
       EXPECT_EQ(done.status.message(), why);
       EXPECT_EQ(done.status.sqlstate(), "08006");
