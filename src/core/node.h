@@ -1,7 +1,6 @@
 // Nodes and user mappings as values, the way the pg side reads them from the catalog. Plain data.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -21,7 +20,10 @@ using Options = std::vector<std::pair<std::string, std::string>>;
 struct MappingQuestion {
   NodeId node = 0;
   RoleId role = 0;
-  auto operator<=>(const MappingQuestion&) const = default;
+  bool operator==(const MappingQuestion&) const = default;
+  bool operator<(const MappingQuestion& other) const {
+    return std::pair(node, role) < std::pair(other.node, other.role);
+  }
 };
 
 struct NodeDefinition {

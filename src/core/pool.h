@@ -101,10 +101,10 @@ class Pool {
   int kept = 0;                            // idle slots kept for the request that has the token
 
   // Dispatcher alone changes these.
-  bool dirty = false;                      // it is to be looked at
-  std::array<bool, kHeldUps> held_up{};    // it stands in its node's list
-  std::uint64_t dispatch = 0;              // the last one that it had a turn in
-  bool over = false;                       // and nothing was left for its tickets
+  bool dirty = false;                    // it is to be looked at
+  std::array<bool, kHeldUps> held_up{};  // it stands in its node's list
+  std::uint64_t dispatch = 0;            // the last one that it had a turn in
+  bool over = false;                     // and nothing was left for its tickets
 
   bool ever_acquired = false;
   TimePoint last_acquired{};
