@@ -1,5 +1,7 @@
 // What a step costs where many wait: it does not grow with those that it does not concern. Times
 // are compared with those of a smaller case; what grows with its square is far above the limit.
+#include <cstdio>
+
 #include "pool_book_fixture.h"
 
 namespace polarx {
@@ -10,10 +12,11 @@ using std::chrono::seconds;
 class PoolCostTest : public PoolBookTest {
  protected:
   PoolCostTest() {
-    room_ = 1000000;
     settings_.pool_session_max_lifetime = seconds(1000000);
   }
-  Status RoomFor(const Node&) override { return {}; }
+  Status RoomFor(const Node& node) override {
+    return unlimited_ ? Status() : PoolBookTest::RoomFor(node);
+  }
   void OpenCatalog() {
     book_ = std::make_unique<PoolBook>(this, this, this, settings_, 1);
     for (auto* slots : {&connecting_, &resetting_, &closing_}) {
@@ -131,6 +134,36 @@ class PoolCostTest : public PoolBookTest {
     EXPECT_EQ(rejected_.size(), std::size_t{kRejections});
     return took;
   }
+
+  // A release, reset and hand-out, where so many are leased and no descriptor is left for the
+  // reserve.
+  Duration PairBesideLeases(int leased) {
+    settings_.max_pool_size = 2 * leased;
+    settings_.min_free_size = 5;
+    nodes_ = {NodeOf(kNode)};
+    mappings_ = {MappingOf(kNode, kRole, "alice")};
+    unlimited_ = false;
+    room_ = leased;
+    OpenCatalog();
+    for (SessionId session = 1; session <= static_cast<SessionId>(leased); ++session) {
+      Ask(session, {{kNode, kRole}}, seconds(600));
+      EndTurn();
+      ConnectAll();
+    }
+    EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kLeased), leased);
+    const Duration took = Shortest(200, [&](SessionId) {
+      GiveBack(1);
+      FinishResets();
+      Ask(1, {{kNode, kRole}}, seconds(600));
+      EndTurn();
+    });
+    EXPECT_EQ(held_[1].size(), 1u);
+    unlimited_ = true;
+    settings_.min_free_size = 0;
+    return took;
+  }
+
+  bool unlimited_ = true;  // descriptors
 };
 
 TEST_F(PoolCostTest, AReleaseBesideManyPools) {
@@ -155,6 +188,26 @@ TEST_F(PoolCostTest, ACatalogOfManyRoles) {
   const Duration few = ReadCatalog(500);
   const Duration many = ReadCatalog(8000);
   EXPECT_LT(many, 48 * few) << "16 times as many roles";
+}
+
+// Prints the times for bench/README.md; --gtest_also_run_disabled_tests runs it.
+TEST_F(PoolCostTest, DISABLED_Table) {
+  const auto print = [](const char* what, int size, Duration took) {
+    std::printf("| %s | %d | %lld |\n", what, size, static_cast<long long>(took.count()));
+  };
+  for (const int size : {50, 200, 800}) {
+    print("release on a full node, pools that wait", size, ReleaseBesidePools(size));
+  }
+  for (const int size : {62, 250, 1000}) {
+    print("release of all of 20 nodes, requests for all that wait", size,
+          ReleaseBesideRequests(size));
+  }
+  for (const int size : {625, 2500, 10000}) {
+    print("rejection, connections lent", size, RejectBesideLeases(size));
+    print("release, reset and hand-out without descriptors, connections lent", size,
+          PairBesideLeases(size));
+    print("a catalog, roles that share a remote user", size, ReadCatalog(size));
+  }
 }
 
 }  // namespace
