@@ -33,15 +33,20 @@ bool LoginRelay::Begin(PGconn* conn) {
   return datanode_ && PutUnder(conn, inside.get());
 }
 
+// Only what comes takes memory: that of a login is what a connection leaves behind.
 std::size_t LoginRelay::Read(std::size_t window) {
+  char bytes[4096];
   const std::size_t before = unread_.size();
   assert(before <= window);
-  unread_.resize(window);
-  const ssize_t got =
-      ::recv(datanode_.get(), unread_.data() + before, window - before, MSG_DONTWAIT);
-  const bool waits = got < 0 && (errno == EAGAIN || errno == EINTR);
-  ended_ = ended_ || (window > before && got <= 0 && !waits);
-  unread_.resize(before + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  while (unread_.size() < window) {
+    const ssize_t got = ::recv(datanode_.get(), bytes,
+                               std::min(sizeof(bytes), window - unread_.size()), MSG_DONTWAIT);
+    if (got <= 0) {
+      ended_ = ended_ || got == 0 || (errno != EAGAIN && errno != EINTR);
+      break;
+    }
+    unread_.append(bytes, static_cast<std::size_t>(got));
+  }
   return unread_.size() - before;
 }
 
