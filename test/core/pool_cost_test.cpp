@@ -11,9 +11,7 @@ using std::chrono::seconds;
 
 class PoolCostTest : public PoolBookTest {
  protected:
-  PoolCostTest() {
-    settings_.pool_session_max_lifetime = seconds(1000000);
-  }
+  PoolCostTest() { settings_.pool_session_max_lifetime = seconds(1000000); }
   Status RoomFor(const Node& node) override {
     return unlimited_ ? Status() : PoolBookTest::RoomFor(node);
   }
