@@ -1,6 +1,7 @@
 // Nodes and user mappings as values, the way the pg side reads them from the catalog. Plain data.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -20,10 +21,7 @@ using Options = std::vector<std::pair<std::string, std::string>>;
 struct MappingQuestion {
   NodeId node = 0;
   RoleId role = 0;
-  bool operator==(const MappingQuestion&) const = default;
-  bool operator<(const MappingQuestion& other) const {
-    return std::pair(node, role) < std::pair(other.node, other.role);
-  }
+  auto operator<=>(const MappingQuestion&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 struct NodeDefinition {

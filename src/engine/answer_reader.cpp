@@ -188,10 +188,10 @@ void AnswerReader::TakeParameter(std::string_view body) {
 // False: the row is malformed.
 bool AnswerReader::TakeRow(std::string_view body) {
   value_.reset();
-  std::optional<std::string_view> column;
   if (++rows_ > 1) {
     return true;
   }
+  std::optional<std::string_view> column;
   if (!TakeFirstColumn(body, &column)) {
     error_ = kMalformed;
     return false;

@@ -39,13 +39,16 @@ std::size_t LoginRelay::Read(std::size_t window) {
   const std::size_t before = unread_.size();
   assert(before <= window);
   while (unread_.size() < window) {
-    const ssize_t got = ::recv(datanode_.get(), bytes,
-                               std::min(sizeof(bytes), window - unread_.size()), MSG_DONTWAIT);
+    const std::size_t most = std::min(sizeof(bytes), window - unread_.size());
+    const ssize_t got = ::recv(datanode_.get(), bytes, most, MSG_DONTWAIT);
     if (got <= 0) {
       ended_ = ended_ || got == 0 || (errno != EAGAIN && errno != EINTR);
       break;
     }
     unread_.append(bytes, static_cast<std::size_t>(got));
+    if (static_cast<std::size_t>(got) < most) {
+      break;  // that was all
+    }
   }
   return unread_.size() - before;
 }

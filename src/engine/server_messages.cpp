@@ -14,6 +14,13 @@ void AppendInt32(std::uint32_t value, std::string* out) {
   }
 }
 
+// Of the first four of these bytes.
+std::uint32_t ReadInt32(std::string_view bytes) {
+  std::uint32_t value;
+  std::memcpy(&value, bytes.data(), sizeof(value));
+  return ntohl(value);
+}
+
 void AppendHead(char type, std::size_t body_size, std::string* out) {
   out->push_back(type);
   AppendInt32(static_cast<std::uint32_t>(body_size + 4), out);
@@ -52,27 +59,26 @@ bool TakeFirstColumn(std::string_view body, std::optional<std::string_view>* col
     return true;
   }
   body.remove_prefix(kCount);
-  std::uint32_t length;
   if (body.size() < kLength) {
     return false;
   }
-  std::memcpy(&length, body.data(), sizeof(length));
-  length = ntohl(length);
+  const std::uint32_t length = ReadInt32(body);
   body.remove_prefix(kLength);
   if (length == UINT32_MAX) {
     return true;  // null
   }
+  if (length > body.size()) {
+    return false;
+  }
   *column = body.substr(0, length);
-  return length <= body.size();
+  return true;
 }
 
 std::size_t MessageSize(std::string_view bytes) {
   if (bytes.size() < kMessageHead) {
     return 0;
   }
-  std::uint32_t length;
-  std::memcpy(&length, bytes.data() + 1, sizeof(length));
-  length = ntohl(length);
+  const std::uint32_t length = ReadInt32(bytes.substr(1));
   return length < sizeof(length) ? kMessageHead - 1 : std::size_t{length} + 1;
 }
 

@@ -112,21 +112,26 @@ class PoolCostTest : public PoolBookTest {
     return took;
   }
 
+  // One pool; sessions 1 to `leased` hold a lease each.
+  void LendMany(int leased) {
+    nodes_ = {NodeOf(kNode)};
+    mappings_ = {MappingOf(kNode, kRole, "alice")};
+    OpenCatalog();
+    for (SessionId session = 1; session <= static_cast<SessionId>(leased); ++session) {
+      Ask(session, {{kNode, kRole}}, seconds(600));
+      EndTurn();
+      ConnectAll();
+    }
+    EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kLeased), leased);
+  }
+
   // A request that is turned away, where so many are leased.
   Duration RejectBesideLeases(int leased) {
     constexpr SessionId kRejections = 200;
     settings_.max_pool_size = leased;
-    nodes_ = {NodeOf(kNode)};
-    mappings_ = {MappingOf(kNode, kRole, "alice")};
-    OpenCatalog();
-    SessionId session = 1;
-    for (int i = 0; i < leased; ++i) {
-      Ask(session++);
-      EndTurn();
-      ConnectAll();
-    }
-    const Duration took = Shortest(kRejections, [&](SessionId) {
-      Ask(session++);
+    LendMany(leased);
+    const Duration took = Shortest(kRejections, [&](SessionId number) {
+      Ask(static_cast<SessionId>(leased) + number);
       EndTurn();
     });
     EXPECT_EQ(rejected_.size(), std::size_t{kRejections});
@@ -138,17 +143,9 @@ class PoolCostTest : public PoolBookTest {
   Duration PairBesideLeases(int leased) {
     settings_.max_pool_size = 2 * leased;
     settings_.min_free_size = 5;
-    nodes_ = {NodeOf(kNode)};
-    mappings_ = {MappingOf(kNode, kRole, "alice")};
     unlimited_ = false;
     room_ = leased;
-    OpenCatalog();
-    for (SessionId session = 1; session <= static_cast<SessionId>(leased); ++session) {
-      Ask(session, {{kNode, kRole}}, seconds(600));
-      EndTurn();
-      ConnectAll();
-    }
-    EXPECT_EQ(PoolOf(kNode, kRole)->count(SlotState::kLeased), leased);
+    LendMany(leased);
     const Duration took = Shortest(200, [&](SessionId) {
       GiveBack(1);
       FinishResets();

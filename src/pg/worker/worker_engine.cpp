@@ -172,7 +172,7 @@ const int* EngineNextLocalWaits(int* count) {
 bool EngineAnswerLocalWaits(const RawLocalWait* waits, int count) {
   return Guarded([&] {
     std::vector<WaitEdge> edges;
-    edges.reserve(static_cast<std::size_t>(std::max(count, 0)));
+    edges.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) {
       edges.push_back({.waiter = waits[i].waiter, .holder = waits[i].holder, .node = {}});
     }
